@@ -1,0 +1,43 @@
+# Two commands on a fresh machine: `make demo` and `make test`. Each sets up .venv once and re-installs nothing after.
+
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON ?= python3
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+OUT := out
+
+.PHONY: demo test check lint types install install-test clean
+
+demo: install
+	@mkdir -p $(OUT)
+	$(BIN)/heliograph generate "a red fish swims to the left over a coral reef" --seconds 10 --output $(OUT)/demo.mp4 --overwrite
+
+test: install-test
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+check: install-test lint types test
+
+lint: install-test
+	$(BIN)/ruff format --check src tests
+	$(BIN)/ruff check src tests
+
+types: install-test
+	$(BIN)/pyright
+
+install: $(VENV)/.installed
+
+install-test: $(VENV)/.installed-test
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) --editable .
+	@touch $@
+
+$(VENV)/.installed-test: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) --editable ".[test]"
+	@touch $@ $(VENV)/.installed
+
+clean:
+	rm -rf $(VENV) $(OUT) build src/*.egg-info

@@ -1,0 +1,169 @@
+"""The command line: `heliograph VERB …`.
+
+Exit codes: 0 done, 2 a user's mistake (one line on stderr says what was wrong, what was given and what to do), 130
+stopped with Ctrl-C. Heavy libraries are imported inside the verbs, so that `--help` and mistakes answer at once.
+"""
+
+import json
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+import click
+
+from heliograph.errors import UserError
+
+EXIT_USER_ERROR = 2
+EXIT_INTERRUPTED = 130
+
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+
+
+@click.group(context_settings=CONTEXT)
+@click.version_option(package_name="heliograph")
+def app() -> None:
+    """Helios: minutes of video in real time, from text, an image or a video."""
+
+
+class Steps(click.ParamType):
+    """Sampling steps on each pyramid level, coarse to fine: `2,2,2`."""
+
+    name = "N,N,N"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        """The numbers, or a message that shows how to write them."""
+        try:
+            return tuple(int(part) for part in value.split(","))
+        except ValueError:
+            self.fail(f"{value!r} is no list of steps; write whole numbers separated by commas, for example 2,2,2")
+
+
+class Range(click.ParamType):
+    """A range of noise levels: `0.111,0.135`."""
+
+    name = "LOW,HIGH"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, float]:
+        """The two ends, or a message that shows how to write them."""
+        try:
+            low, high = (float(part) for part in value.split(","))
+        except ValueError:
+            self.fail(f"{value!r} is no range; write two numbers from 0 to 1, for example 0.111,0.135")
+        return low, high
+
+
+def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of every verb that loads a model."""
+    options = (
+        click.option("--model", default="tiny", show_default=True, help="tiny, a folder, or a hub id."),
+        click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps."),
+        click.option(
+            "--dtype",
+            default="auto",
+            show_default=True,
+            type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
+            help="Number format of the transformer and the text encoder.",
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@app.command(context_settings=CONTEXT)
+@click.argument("prompt", required=False)
+@model_options
+@click.option("--timeline", type=click.Path(path_type=Path), help="File with a prompt schedule, instead of PROMPT.")
+@click.option("--image", type=click.Path(path_type=Path), help="Start from this picture.")
+@click.option("--video", type=click.Path(path_type=Path), help="Go on from this clip.")
+@click.option(
+    "--image-noise",
+    type=Range(),
+    default="0.111,0.135",
+    show_default=True,
+    help="Noise on the picture: more motion, less identity.",
+)
+@click.option(
+    "--video-noise",
+    type=Range(),
+    default="0.111,0.135",
+    show_default=True,
+    help="Noise on the remembered frames of the start.",
+)
+@click.option("--seconds", type=float, help="Length in seconds (24 frames each).  [default: 5]")
+@click.option("--num-frames", type=int, help="Length in frames, instead of --seconds.")
+@click.option("--height", type=int, help="Pixels; the default is the size the model was trained at.")
+@click.option("--width", type=int, help="Pixels.")
+@click.option("--seed", type=int, default=0, show_default=True, help="The same seed gives the same video.")
+@click.option("--steps", type=Steps(), help="Sampling steps on each pyramid level, e.g. 2,2,2.")
+@click.option("--first-chunk-steps", type=Steps(), help="Steps for the first chunk.  [distilled models: twice --steps]")
+@click.option("--guidance-scale", type=float, help="Weight of the prompt; 1 turns guidance off.")
+@click.option("--negative-prompt", default="", help="What to avoid; counts only with guidance.")
+@click.option("--output", "-o", type=click.Path(path_type=Path), help=".mp4, .gif, .png (contact sheet) or .npy.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing output file.")
+@click.option("--latents-only", is_flag=True, help="Write latents (float32 [t, c, h, w], .npy) and decode nothing.")
+@click.option("--quiet", "-q", is_flag=True, help="No progress.")
+def generate(prompt: str | None, timeline: Path | None, **options: Any) -> None:
+    """Make a video from PROMPT, a picture or a clip, and write it while it is made.
+
+    \b
+    heliograph generate "a red fish swims to the left" --seconds 10 --output fish.mp4
+    heliograph generate "the boat sails on" --image boat.jpg --seed 7
+    heliograph generate --timeline story.txt --seconds 60
+    """
+    from heliograph.generate import GenerateOptions, run_generate  # noqa: PLC0415 - loads torch
+
+    run_generate(GenerateOptions(prompt=prompt, timeline=timeline, **options))
+
+
+@app.command(context_settings=CONTEXT)
+@click.option("--model", default="tiny", show_default=True, help="tiny, a folder, or a hub id.")
+@click.option("--height", type=int, help="Pixels of the video to plan for.")
+@click.option("--width", type=int, help="Pixels of the video to plan for.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def doctor(model: str, height: int | None, width: int | None, *, as_json: bool) -> None:
+    """Say what this machine can run, before anything is loaded.
+
+    \b
+    heliograph doctor
+    heliograph doctor --model BestWishYsh/Helios-Distilled
+    """
+    from heliograph.doctor import doctor_report  # noqa: PLC0415 - loads torch
+
+    report = doctor_report(model, height, width)
+    click.echo(json.dumps(report.as_json(), indent=2) if as_json else "\n".join(report.lines()))
+
+
+def main() -> NoReturn:
+    """Run the command line and exit with its code."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        app(standalone_mode=False)
+    except click.exceptions.Exit as leave:
+        sys.exit(leave.exit_code)
+    except click.ClickException as error:
+        _fail(error.format_message())
+    except UserError as error:
+        _fail(str(error))
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("heliograph: stopped", err=True)
+        sys.exit(EXIT_INTERRUPTED)
+    sys.exit(0)
+
+
+def _fail(message: str) -> NoReturn:
+    """One line on stderr, whatever the message holds."""
+    click.echo(f"heliograph: {' '.join(message.split())}", err=True)
+    sys.exit(EXIT_USER_ERROR)
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
+    """Being told to terminate ends a run as Ctrl-C does: what was written stays playable."""
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    main()

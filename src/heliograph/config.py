@@ -1,0 +1,140 @@
+"""What varies, as frozen and complete values: what the weights fix, what the user asks, what the machine allows.
+
+Imports no torch, so that the command line can check a request before anything heavy is loaded.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from heliograph.errors import UserError
+
+SolverName = Literal["euler", "unipc", "few_step"]
+TimeShift = Literal["constant", "linear", "exponential"]
+BlockNoiseSource = Literal["request", "fixed"]
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """The part of sampling that was fixed in training; read from `scheduler/scheduler_config.json`.
+
+    `borders` divide the noise levels 1 → 0 among the pyramid levels (fractions, from 0 to 1, one more than there are
+    levels); `gamma` is the correlation of block noise, above 0 and at most 1/3; `time_shift` says whether the shift is
+    the constant `shift` or grows with the number of tokens from `base_shift` at `base_tokens` to `max_shift` at
+    `max_tokens` (directly, or as its exponential).
+    """
+
+    solver: SolverName
+    borders: tuple[float, ...]
+    gamma: float
+    time_shift: TimeShift
+    shift: float = 1.0
+    num_train_timesteps: int = 1000
+    base_tokens: int = 256
+    max_tokens: int = 4096
+    base_shift: float = 0.5
+    max_shift: float = 1.15
+
+    @property
+    def num_levels(self) -> int:
+        """Number of resolutions; 1 is ordinary flow sampling."""
+        return len(self.borders) - 1
+
+    def __post_init__(self) -> None:
+        rising = all(a < b for a, b in zip(self.borders, self.borders[1:], strict=False))
+        if len(self.borders) < 2 or self.borders[0] != 0 or self.borders[-1] != 1 or not rising:
+            raise UserError(f"borders={self.borders} do not divide 0 to 1; use for example (0, 1/3, 2/3, 1)")
+        if not 0 < self.gamma <= 1 / 3 + 1e-9:
+            raise UserError(f"gamma={self.gamma} gives no covariance; use a value above 0, at most 1/3")
+        if self.shift <= 0 or self.num_train_timesteps < 2 or self.max_tokens <= self.base_tokens:
+            raise UserError(f"the schedule {self} has a value out of range; compare it with the released configuration")
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """How the prompt is weighed against the negative prompt.
+
+    `scale` w combines u + w·(c − u); 1 runs the conditional branch alone. `cfg_zero_star` projects the unconditional
+    branch first, and then `zero_init_steps` first steps of a chunk have velocity zero.
+    """
+
+    scale: float = 1.0
+    method: Literal["cfg", "cfg_zero_star"] = "cfg"
+    zero_init_steps: int = 0
+
+    @property
+    def is_on(self) -> bool:
+        """Whether the negative prompt is used at all."""
+        return self.scale > 1.0
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.scale) or not 0 <= self.scale <= 100:
+            raise UserError(f"guidance_scale={self.scale} is out of range; use up to 100; 1 or less turns guidance off")
+        if self.zero_init_steps < 0:
+            raise UserError(f"zero_init_steps={self.zero_init_steps} is negative; use 0 or more")
+
+
+@dataclass(frozen=True)
+class SamplerConfig:
+    """How one chunk is made: the schedule, the number of steps on each pyramid level, and guidance.
+
+    `first_chunk_steps` are the steps of chunk 0 (the first-chunk boost); None means as every other chunk.
+    """
+
+    schedule: ScheduleConfig
+    steps: tuple[int, ...]
+    first_chunk_steps: tuple[int, ...] | None
+    guidance: Guidance
+    block_noise: BlockNoiseSource = "request"
+
+    def steps_for(self, chunk: int) -> tuple[int, ...]:
+        """Steps on each level for the chunk of this index."""
+        return self.first_chunk_steps if chunk == 0 and self.first_chunk_steps else self.steps
+
+    def __post_init__(self) -> None:
+        for steps in (self.steps,) if self.first_chunk_steps is None else (self.steps, self.first_chunk_steps):
+            if len(steps) != self.schedule.num_levels:
+                raise UserError(
+                    f"steps={','.join(map(str, steps))} names {len(steps)} level(s), but this model has "
+                    f"{self.schedule.num_levels}; give {self.schedule.num_levels} numbers, separated by commas"
+                )
+            if not all(1 <= n <= 1000 for n in steps):
+                raise UserError(f"steps={','.join(map(str, steps))} is out of range; use 1 to 1000 on each level")
+
+
+@dataclass(frozen=True)
+class MemoryConfig:
+    """How many latent frames the model remembers in each tier, and whether the anchor frame is kept beside them."""
+
+    long: int = 16
+    mid: int = 2
+    short: int = 1
+    keeps_anchor: bool = True
+
+    @property
+    def num_frames(self) -> int:
+        """Latent frames in the three tiers, without the anchor."""
+        return self.long + self.mid + self.short
+
+    def __post_init__(self) -> None:
+        if min(self.long, self.mid, self.short) < 1:
+            raise UserError(f"history sizes {self.long}, {self.mid}, {self.short} are not all positive; use 16, 2, 1")
+
+
+@dataclass(frozen=True)
+class StartNoise:
+    """Noise put on a given image or clip before it enters the history: more means more motion, less identity.
+
+    Each of the two ranges of sigma is drawn from uniformly: `image` for the anchor frame, `video` for the newest frame
+    of a still and for every frame of a clip. (0, 0) leaves the latents as encoded.
+    """
+
+    image: tuple[float, float] = (0.111, 0.135)
+    video: tuple[float, float] = (0.111, 0.135)
+
+    def __post_init__(self) -> None:
+        for name, (low, high) in (("image", self.image), ("video", self.video)):
+            if not 0 <= low <= high <= 1:
+                raise UserError(
+                    f"{name} noise range {low} to {high} is not inside 0 to 1; the default is 0.111 to 0.135"
+                )

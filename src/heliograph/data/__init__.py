@@ -1,0 +1,1 @@
+"""Training data: the procedural world, and shards made from videos."""

@@ -1,0 +1,110 @@
+"""A loaded model, ready to start videos: its parts, how it is sampled, and the size it was trained at."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from heliograph.checkpoint import ModelFolder, load_transformer, read_json, tensor_table
+from heliograph.config import MemoryConfig, SamplerConfig
+from heliograph.engine.offload import offload_blocks
+from heliograph.engine.placement import Plan
+from heliograph.engine.prompts import TextEmbeddings
+from heliograph.model.denoiser import TransformerDenoiser
+from heliograph.presets import sampler_for
+from heliograph.text import load_text_encoder
+from heliograph.vae import LatentCodec, load_autoencoder
+
+RELEASED_SIZE = (384, 640)
+"""Height and width, in pixels, that the released models were trained at."""
+
+NATIVE_FILE = "heliograph.json"
+"""Optional file of a model folder: the height and width it was trained at, and what it can show."""
+
+_SAMPLED_BYTES = 4096
+_SAMPLES = 16
+
+
+@dataclass(frozen=True)
+class Engine:
+    """The parts of one model. Sessions share it; nothing in it belongs to a single video."""
+
+    denoiser: TransformerDenoiser
+    texts: TextEmbeddings
+    codec: LatentCodec
+    sampler: SamplerConfig
+    memory: MemoryConfig
+    size: tuple[int, int]
+    num_channels: int
+    fingerprint: str
+    device: torch.device
+
+
+def load_engine(folder: ModelFolder, plan: Plan, prompts: tuple[str, ...] = ()) -> Engine:
+    """Load every part of a model folder, the way that the plan says.
+
+    Args:
+        folder: the model.
+        plan: where its parts go; one of `engine.placement.plans_for`.
+        prompts: where the text encoder cannot stay, these are encoded before the transformer is loaded.
+
+    Raises:
+        CheckpointError: a part is missing, damaged, or not what its configuration says.
+    """
+    device = torch.device(plan.device)
+    text_device = torch.device(plan.text_device)
+    stays = plan.way in ("whole", "text encoder offloaded")
+    texts = TextEmbeddings(lambda: load_text_encoder(folder, plan.dtype, text_device), stays=stays)
+    texts.encode(prompts)
+    transformer = load_transformer(folder, plan.dtype, plan.place)
+    if plan.way in ("blocks offloaded", "blocks on disk"):
+        offload_blocks(transformer, folder, plan)
+    # The autoencoder runs in float32, as the reference does: its latents are what all later chunks remember.
+    autoencoder = load_autoencoder(folder, torch.float32, device)
+    pipeline = {"is_distilled": folder.index.is_distilled, "is_cfg_zero_star": folder.index.is_cfg_zero_star}
+    return Engine(
+        denoiser=TransformerDenoiser(transformer, device),
+        texts=texts,
+        codec=LatentCodec(autoencoder),
+        sampler=sampler_for(folder.scheduler_config, pipeline),
+        memory=MemoryConfig(),
+        size=native_size(folder.path),
+        num_channels=int(folder.transformer_config.get("in_channels", 16)),
+        fingerprint=fingerprint(folder),
+        device=device,
+    )
+
+
+def native_size(folder: Path) -> tuple[int, int]:
+    """Height and width, in pixels, that the model was trained at; the released size where its folder does not say."""
+    file = folder / NATIVE_FILE
+    if not file.is_file():
+        return RELEASED_SIZE
+    values = read_json(file)
+    return int(values["height"]), int(values["width"])
+
+
+def fingerprint(folder: ModelFolder) -> str:
+    """A digest that tells models apart: configurations, tensor tables, and samples of the weights' bytes.
+
+    Reads 16 pieces of 4 KiB of each weight file, so it costs the same for a model of any size.
+    """
+    digest = hashlib.sha256()
+    for values in (folder.transformer_config, folder.scheduler_config):
+        digest.update(json.dumps(values, sort_keys=True, default=str).encode())
+    for part in ("transformer", "text_encoder", "vae"):
+        table = tensor_table(folder.part(part))
+        digest.update(repr(sorted((name, info.shape, str(info.dtype)) for name, info in table.items())).encode())
+        for file in sorted({info.file for info in table.values()}):
+            _sample(file, digest)
+    return digest.hexdigest()
+
+
+def _sample(file: Path, digest: "hashlib._Hash") -> None:
+    size = file.stat().st_size
+    with file.open("rb") as stream:
+        for i in range(_SAMPLES):
+            stream.seek((size - _SAMPLED_BYTES) * i // (_SAMPLES - 1) if size > _SAMPLED_BYTES else 0)
+            digest.update(stream.read(_SAMPLED_BYTES))

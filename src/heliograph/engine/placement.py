@@ -1,0 +1,328 @@
+"""Where a model can run: every way of running it on this machine, which of them fit, and which to take.
+
+Pure arithmetic on what the model needs (`needs.py`) and what there is (`machine.py`). All sizes are bytes.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+
+from heliograph.engine.machine import Device, Machine
+from heliograph.engine.needs import BLOCK_NAME, ModelNeeds, PartNeeds
+from heliograph.errors import UserError
+
+Way = Literal[
+    "whole",
+    "text encoder offloaded",
+    "text encoder released",
+    "blocks offloaded",
+    "blocks on disk",
+    "int8 weights",
+]
+"""Ways of running, the preferred ones first; `WAYS` says what each means."""
+
+WAYS: Mapping[Way, str] = {
+    "whole": "everything stays on the device",
+    "text encoder offloaded": "the text encoder stays in host memory and runs on the CPU, seconds for each new prompt",
+    "text encoder released": "prompts are encoded first, then the text encoder is freed; a new prompt loads it again",
+    "blocks offloaded": "transformer blocks that do not fit wait in host memory, one copy and not pinned, and every "
+    "step brings them to the device; prompts are encoded first, then the text encoder is freed",
+    "blocks on disk": "transformer blocks that do not fit stay in the model's files, and every step reads them there; "
+    "prompts are encoded first, then the text encoder is freed",
+    "int8 weights": "the transformer's matrices are rounded to 8 bits (torchao), which changes the picture slightly, "
+    "so only on request; prompts are encoded first, then the text encoder is freed",
+}
+"""What each way means for whoever uses it."""
+
+LARGE_PARAMETERS = 2_000_000_000
+"""Above this many parameters a CPU runs bfloat16, which halves the memory; below, float32, which is exact and fast."""
+
+RUNTIME_BYTES = {"cpu": 500_000_000, "mps": 500_000_000, "cuda": 2_000_000_000}
+"""Host memory of Python, PyTorch and its libraries before any weight, by kind of device; an allowance."""
+
+CONTEXT_BYTES = {"cpu": 0, "mps": 500_000_000, "cuda": 800_000_000}
+"""Device memory of the driver's context, kernels and the workspaces of the matrix libraries; an allowance."""
+
+BLOCKS_IN_FLIGHT = 2
+"""Blocks on the device while others stream through it: the one at work and the one being copied."""
+
+
+@dataclass(frozen=True)
+class Shortfall:
+    """Memory that a plan takes and the machine does not have free."""
+
+    resource: str
+    needed_bytes: int
+    free_bytes: int
+
+    @property
+    def missing_bytes(self) -> int:
+        """How much is lacking."""
+        return self.needed_bytes - self.free_bytes
+
+    def __str__(self) -> str:
+        """One clause of a sentence, in GB."""
+        return (
+            f"short of {readable(self.missing_bytes)} of {self.resource} "
+            f"({readable(self.needed_bytes)} needed, {readable(self.free_bytes)} free)"
+        )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One way of running a model on one device.
+
+    `dtype` is the transformer's and the text encoder's; the autoencoder is float32. The first `resident_blocks` blocks
+    stay on the device, the others are offloaded. `device_bytes` and `host_bytes` are the highest demand at any time; a
+    GPU that shares the host's memory counts in both. `is_exact` says that weights are rounded no further than to
+    `dtype`. A plan fits when it has no `shortfalls` and no `missing_packages`; `reasons` say
+    what it means for the user and why it runs in this dtype.
+    """
+
+    way: Way
+    device: str
+    text_device: str
+    dtype: torch.dtype
+    resident_blocks: int
+    device_bytes: int
+    host_bytes: int
+    is_exact: bool = True
+    shortfalls: tuple[Shortfall, ...] = ()
+    missing_packages: tuple[str, ...] = ()
+    reasons: tuple[str, ...] = ()
+
+    @property
+    def fits(self) -> bool:
+        """Whether the machine has all that the plan takes."""
+        return not self.shortfalls and not self.missing_packages
+
+    @property
+    def obstacle(self) -> str:
+        """What the plan lacks, in words; empty if it fits."""
+        return ", ".join([*map(str, self.shortfalls), *(f"needs the package {name}" for name in self.missing_packages)])
+
+    def place(self, tensor_name: str) -> torch.device:
+        """Where the transformer's tensor of this name is kept; `meta`, no memory, stands for its file on disk."""
+        found = BLOCK_NAME.match(tensor_name)
+        if found is None or int(found[1]) < self.resident_blocks:
+            return torch.device(self.device)
+        return torch.device("meta" if self.way == "blocks on disk" else "cpu")
+
+
+def plans_for(needs: ModelNeeds, machine: Machine, dtype: torch.dtype | None = None) -> list[Plan]:
+    """Every way of running the model on every device and on the CPU, fitting or not, the preferred ones first.
+
+    Ways that offload blocks are listed for a GPU that cannot hold the transformer.
+
+    Args:
+        needs: of the model at the size asked for.
+        machine: what there is.
+        dtype: what to run in; None chooses for each device.
+    """
+    plans: list[Plan] = []
+    for device in (*machine.devices, None):
+        chosen, why = (dtype, "as asked") if dtype else preferred_dtype(needs, device)
+        if device is None or device.shares_host_memory:
+            ways = _shared_memory_plans(needs, device, chosen)
+        else:
+            ways = _own_memory_plans(needs, device, chosen)
+        plans += [_judged(plan, device, machine, f"{name_of(chosen)}: {why}") for plan in ways]
+    return plans
+
+
+def choose(plans: Sequence[Plan], device: str = "auto") -> Plan:
+    """The first exact plan that fits: on a GPU if any, and there the way that waits least.
+
+    Args:
+        plans: of `plans_for`.
+        device: `auto`, or the device to stay on: `cuda:0`, `cuda` (any), `mps`, `cpu`.
+
+    Raises:
+        UserError: none fits; says for each device what comes closest and what it is short of.
+    """
+    here = [plan for plan in plans if device in ("auto", plan.device, plan.device.partition(":")[0])]
+    if not here:
+        known = ", ".join(dict.fromkeys(plan.device for plan in plans))
+        raise UserError(f"there is no device {device!r} here; use auto or one of: {known}")
+    fitting = [plan for plan in here if plan.fits and plan.is_exact]
+    if not fitting:
+        raise UserError(_nothing_fits(here))
+    order = list(WAYS)
+    return min(fitting, key=lambda plan: (plan.device == "cpu", order.index(plan.way)))
+
+
+def preferred_dtype(needs: ModelNeeds, device: Device | None) -> tuple[torch.dtype, str]:
+    """What the model runs in on a device, or on the CPU (None), and why."""
+    if device is None and needs.num_parameters > LARGE_PARAMETERS:
+        return torch.bfloat16, "half the memory; on a CPU a model of this size takes minutes to hours for each chunk"
+    if device is None:
+        return torch.float32, "exact, and this model is small"
+    if device.has_bf16:
+        return torch.bfloat16, "what the models were trained in"
+    return torch.float16, f"{device.label} has no bfloat16"
+
+
+def name_of(dtype: torch.dtype) -> str:
+    """`bfloat16` for `torch.bfloat16`."""
+    return str(dtype).removeprefix("torch.")
+
+
+def readable(num_bytes: int) -> str:
+    """`28.68 GB`, `1.3 MB`, `31 kB`; 10⁹ bytes are a GB."""
+    if num_bytes >= 1e8:
+        return f"{num_bytes / 1e9:.2f} GB"
+    return f"{num_bytes / 1e6:.1f} MB" if num_bytes >= 1e5 else f"{num_bytes / 1e3:.0f} kB"
+
+
+@dataclass(frozen=True)
+class _Pieces:
+    """Bytes that plans are made of, in one dtype on one kind of device.
+
+    `transformer` and `text_encoder` are weights; `kept` is the autoencoder and the tables of text and history;
+    `forward`, `decoding` and `encoding` (of a prompt) are activations, of which only one is alive at a time.
+    """
+
+    transformer: int
+    text_encoder: int
+    kept: int
+    forward: int
+    decoding: int
+    encoding: int
+    context: int
+    runtime: int
+
+    @property
+    def making(self) -> int:
+        """What making chunks takes beside the transformer's weights."""
+        return self.kept + max(self.forward, self.decoding)
+
+
+def _pieces(needs: ModelNeeds, kind: str, dtype: torch.dtype) -> _Pieces:
+    forward = needs.transformer_bytes(dtype) + (needs.score_bytes(dtype) if kind == "mps" else 0)
+    tables = needs.text_table_bytes(dtype) + needs.history_table_bytes(dtype)
+    return _Pieces(
+        transformer=needs.transformer.weights.bytes_in(dtype),
+        text_encoder=needs.text_encoder.weights.bytes_in(dtype),
+        kept=needs.vae.weights.bytes_in(torch.float32) + tables,
+        forward=forward,
+        decoding=needs.decode_bytes(),
+        encoding=needs.encode_bytes(dtype),
+        context=CONTEXT_BYTES[kind],
+        runtime=RUNTIME_BYTES[kind],
+    )
+
+
+def _shared_memory_plans(needs: ModelNeeds, device: Device | None, dtype: torch.dtype) -> list[Plan]:
+    """Ways on the CPU (None), or on a GPU that uses the CPU's memory: there, offloading to the host gains nothing."""
+    name = device.name if device else "cpu"
+    p = _pieces(needs, device.kind if device else "cpu", dtype)
+    together = p.transformer + p.text_encoder + max(p.making, p.encoding)
+    in_turn = max(p.transformer + p.making, p.text_encoder + p.encoding)
+    ways: tuple[tuple[Way, int], ...] = (("whole", together), ("text encoder released", in_turn))
+    return [
+        Plan(
+            way=way,
+            device=name,
+            text_device=name,
+            dtype=dtype,
+            resident_blocks=needs.transformer.num_blocks,
+            device_bytes=p.context + size if device else 0,
+            host_bytes=p.runtime + p.context + size,
+        )
+        for way, size in ways
+    ]
+
+
+def _own_memory_plans(needs: ModelNeeds, device: Device, dtype: torch.dtype) -> list[Plan]:
+    """Ways on a GPU with memory of its own."""
+    p = _pieces(needs, device.kind, dtype)
+    whole = Plan(
+        way="whole",
+        device=device.name,
+        text_device=device.name,
+        dtype=dtype,
+        resident_blocks=needs.transformer.num_blocks,
+        device_bytes=p.context + p.transformer + p.text_encoder + max(p.making, p.encoding),
+        host_bytes=p.runtime,
+    )
+    offloaded = replace(
+        whole,
+        way="text encoder offloaded",
+        text_device="cpu",
+        device_bytes=p.context + p.transformer + p.making,
+        host_bytes=p.runtime + p.text_encoder + p.encoding,
+    )
+    first = _encoding_plan(whole, p, device)
+    released = _after(first, "text encoder released", p.context + p.making + p.transformer, p.runtime)
+    # One block at a time is rounded, so one is there in both forms.
+    int8 = needs.transformer.int8_bytes(dtype) + needs.transformer.largest_block.bytes_in(dtype)
+    rounded = replace(_after(first, "int8 weights", p.context + p.making + int8, p.runtime), is_exact=False)
+    return [whole, offloaded, released, *_streamed_plans(first, p, needs.transformer, device), rounded]
+
+
+def _encoding_plan(whole: Plan, p: _Pieces, device: Device) -> Plan:
+    """Encoding the prompts alone, before the transformer is loaded: on the device if it fits there, else on the CPU."""
+    on_device = p.context + p.text_encoder + p.encoding
+    if on_device <= device.free_bytes:
+        return replace(whole, device_bytes=on_device, host_bytes=p.runtime)
+    return replace(whole, text_device="cpu", device_bytes=0, host_bytes=p.runtime + p.text_encoder + p.encoding)
+
+
+def _after(first: Plan, way: Way, device_bytes: int, host_bytes: int) -> Plan:
+    """A plan that encodes as `first` does, frees all of that, and then takes this much."""
+    return replace(
+        first,
+        way=way,
+        device_bytes=max(first.device_bytes, device_bytes),
+        host_bytes=max(first.host_bytes, host_bytes),
+    )
+
+
+def _streamed_plans(first: Plan, p: _Pieces, part: PartNeeds, device: Device) -> list[Plan]:
+    """Ways that keep as many blocks on the device as fit and bring the others there in every step."""
+    blocks, block = part.blocks.bytes_in(first.dtype), part.largest_block.bytes_in(first.dtype)
+    if not part.num_blocks or p.context + p.making + p.transformer <= device.free_bytes:
+        return []
+    fixed = p.context + p.kept + p.transformer - blocks
+    # Blocks are in flight during a forward pass only, so decoding has their place.
+    active = max(p.forward + BLOCKS_IN_FLIGHT * block, p.decoding)
+    resident = max(0, min((device.free_bytes - fixed - active) // block, part.num_blocks - BLOCKS_IN_FLIGHT))
+    waiting = (part.num_blocks - resident) * block
+    on_device = fixed + resident * block + active
+    on_host = _after(first, "blocks offloaded", on_device, p.runtime + waiting)
+    on_disk = _after(first, "blocks on disk", on_device, p.runtime + BLOCKS_IN_FLIGHT * block)
+    return [replace(plan, resident_blocks=resident) for plan in (on_host, on_disk)]
+
+
+def _judged(plan: Plan, device: Device | None, machine: Machine, dtype_reason: str) -> Plan:
+    """The plan with what it lacks on this machine, and its reasons."""
+    host = "host memory within the container's limit" if machine.is_limited else "host memory"
+    resources = [
+        (f"memory on {plan.device}", plan.device_bytes, device.free_bytes if device else 0),
+        (host, plan.host_bytes, machine.host_free_bytes),
+    ]
+    needs_torchao = plan.way == "int8 weights" and not machine.has_torchao
+    return replace(
+        plan,
+        shortfalls=tuple(Shortfall(*resource) for resource in resources if resource[1] > resource[2]),
+        missing_packages=("torchao",) if needs_torchao else (),
+        reasons=(WAYS[plan.way], dtype_reason),
+    )
+
+
+def _nothing_fits(plans: Sequence[Plan]) -> str:
+    """One line: for each device the exact plan that lacks least, and what would help."""
+    exact = [plan for plan in plans if plan.is_exact]
+    closest = [
+        min(
+            (plan for plan in exact if plan.device == device),
+            key=lambda plan: sum(shortfall.missing_bytes for shortfall in plan.shortfalls),
+        )
+        for device in dict.fromkeys(plan.device for plan in exact)
+    ]
+    text = "; ".join(f"on {plan.device}, {plan.way!r} comes closest and is {plan.obstacle}" for plan in closest)
+    rounded = [plan.device for plan in plans if plan.fits]
+    hint = f"; 'int8 weights' would fit on {rounded[0]}, on request" if rounded else ""
+    return f"the model does not fit: {text}{hint}. Free memory, ask for a smaller picture, or use a smaller model"

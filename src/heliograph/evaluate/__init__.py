@@ -1,0 +1,1 @@
+"""Evaluation: reading from videos what is in them, and comparing that with what was asked for."""

@@ -1,0 +1,210 @@
+"""The verb `generate`: a prompt and a pipeline to a file that is written while the video is made."""
+
+import re
+import sys
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from einops import rearrange
+
+from heliograph.config import StartNoise
+from heliograph.engine.session import Session
+from heliograph.errors import UserError
+from heliograph.media.latents import LatentsFile
+from heliograph.media.sink import BackgroundSink, open_sink
+from heliograph.pipeline import HeliosPipeline, video_length
+from heliograph.progress import Progress
+from heliograph.seeds import check_seed
+from heliograph.shapes import CHUNK_FRAMES, FPS, chunks_for
+from heliograph.text import check_prompt
+from heliograph.timeline import Cue, PromptTimeline, read_timeline
+
+
+@dataclass(frozen=True)
+class GenerateOptions:
+    """The options of the command line, as given."""
+
+    prompt: str | None
+    timeline: Path | None
+    model: str
+    device: str
+    dtype: str
+    image: Path | None
+    video: Path | None
+    image_noise: tuple[float, float]
+    video_noise: tuple[float, float]
+    seconds: float | None
+    num_frames: int | None
+    height: int | None
+    width: int | None
+    seed: int
+    steps: tuple[int, ...] | None
+    first_chunk_steps: tuple[int, ...] | None
+    guidance_scale: float | None
+    negative_prompt: str
+    output: Path | None
+    overwrite: bool
+    latents_only: bool
+    quiet: bool
+
+
+def run_generate(options: GenerateOptions) -> None:
+    """Make the video that the options ask for.
+
+    Everything that can be checked is checked before the model is loaded, and the output place before the first chunk.
+
+    Raises:
+        UserError: the message says what was wrong, what was given and what to do.
+        KeyboardInterrupt: stopped by the user; the file holds what was made until then, and a message says so.
+    """
+    prompts = _prompts(options)
+    check_seed(options.seed)
+    length = video_length(options.seconds, options.num_frames)
+    noise = StartNoise(options.image_noise, options.video_noise)
+    writer = _writer(options, prompts)
+    pipeline = HeliosPipeline.from_pretrained(
+        options.model,
+        device=options.device,
+        dtype=options.dtype,
+        prompts=(*(cue.prompt for cue in prompts.cues), options.negative_prompt),
+    )
+    session = pipeline.session(
+        prompts,
+        image=options.image,
+        video=options.video,
+        height=options.height,
+        width=options.width,
+        seed=options.seed,
+        steps=options.steps,
+        first_chunk_steps=options.first_chunk_steps,
+        guidance_scale=options.guidance_scale,
+        negative_prompt=options.negative_prompt,
+        start_noise=noise,
+    )
+    _tell_truncation(session, prompts)
+    progress = Progress(chunks_for(length), is_quiet=options.quiet)
+    session.on_step = progress.on_step
+    try:
+        with progress:
+            _write_all(session, writer, length, progress)
+    except KeyboardInterrupt:
+        _tell(_result(writer, "stopped: "))
+        raise
+    if not options.quiet:
+        _tell(_result(writer, "") + _speed(progress))
+
+
+def _write_all(session: Session, writer: "VideoWriter | LatentsWriter", length: int, progress: Progress) -> None:
+    """Chunk after chunk into the writer; each is written while the next is made."""
+    with writer:
+        for start in range(0, length, CHUNK_FRAMES):
+            writer.write_next(session, min(CHUNK_FRAMES, length - start))
+            progress.on_chunk()
+
+
+class VideoWriter:
+    """Decoded chunks into a video file, encoded in a thread of its own."""
+
+    def __init__(self, path: Path, *, overwrite: bool) -> None:
+        self.path = path
+        self._sink = BackgroundSink(open_sink(path, FPS, overwrite=overwrite))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None and issubclass(kind, KeyboardInterrupt):
+            self._sink.close()  # the chunks that are made are worth keeping
+        else:
+            self._sink.__exit__(kind, error, trace)
+
+    def write_next(self, session: Session, num_frames: int) -> None:
+        """Make the next chunk and hand over its first `num_frames` frames."""
+        self._sink.write(session.next_chunk().frames[:num_frames])
+
+    @property
+    def contents(self) -> str:
+        """What is in the file, in words."""
+        frames = self._sink.num_frames
+        return f"{frames} frames, {frames / FPS:.2f} s" if frames else ""
+
+
+class LatentsWriter:
+    """Latents into an array file; nothing is decoded."""
+
+    def __init__(self, path: Path, *, overwrite: bool) -> None:
+        self.path = path
+        self._file = LatentsFile(path, overwrite=overwrite)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    def write_next(self, session: Session, num_frames: int) -> None:
+        """Make the next chunk and write all of its latents: a part of them would decode to other frames."""
+        latents = session.next_turn().latents[0].float().cpu()
+        self._file.write(rearrange(latents, "c t h w -> t c h w").numpy())
+
+    @property
+    def contents(self) -> str:
+        """What is in the file, in words."""
+        return f"{self._file.num_frames} latent frames" if self._file.num_frames else ""
+
+
+def _prompts(options: GenerateOptions) -> PromptTimeline:
+    """The prompt schedule: PROMPT for the whole video, or the file."""
+    if options.prompt is not None and options.timeline is not None:
+        raise UserError("both PROMPT and --timeline were given; give one of them")
+    if options.timeline is not None:
+        return read_timeline(options.timeline)
+    if options.prompt is None:
+        raise UserError(
+            "no prompt was given; write one, for example heliograph generate 'a red fish swims to the left'"
+        )
+    return PromptTimeline((Cue(0, check_prompt(options.prompt)),))
+
+
+def _writer(options: GenerateOptions, prompts: PromptTimeline) -> VideoWriter | LatentsWriter:
+    kind = LatentsWriter if options.latents_only else VideoWriter
+    suffix = ".npy" if options.latents_only else ".mp4"
+    path = options.output or free_name(prompts.at(0).next, options.seed, suffix, Path.cwd())
+    return kind(path, overwrite=options.overwrite)
+
+
+def free_name(prompt: str, seed: int, suffix: str, folder: Path) -> Path:
+    """A file name that says what is in it and is not taken yet: `a-red-fish-seed0.mp4`, then `…-2.mp4`."""
+    words = re.sub(r"[^a-z0-9]+", "-", prompt.lower())[:48].strip("-") or "video"
+    stem = f"{words}-seed{seed}"
+    names = (folder / f"{stem}{f'-{n}' if n > 1 else ''}{suffix}" for n in count(1))
+    return next(path for path in names if not path.exists())
+
+
+def _tell_truncation(session: Session, prompts: PromptTimeline) -> None:
+    """Say so where a prompt is longer than the model reads, before the long work begins."""
+    for cue in prompts.cues:
+        if session.is_truncated(cue.prompt):
+            _tell(f"the prompt {cue.prompt[:40]!r}… is longer than the model reads; its end is ignored")
+
+
+def _result(writer: VideoWriter | LatentsWriter, lead: str) -> str:
+    return f"{lead}{writer.path}: {writer.contents}" if writer.contents else f"{lead}nothing was written"
+
+
+def _speed(progress: Progress) -> str:
+    return (
+        f"; {progress.frames_per_second:.1f} frames/s ({progress.real_time_factor:.2f}× real time), "
+        f"first chunk after {progress.first_chunk_seconds:.2f} s"
+    )
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,120 @@
+"""Self-attention over history and chunk, and cross-attention from the chunk to the text."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from diffusers.models.attention import AttentionModuleMixin
+from diffusers.models.attention_dispatch import dispatch_attention_fn
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from heliograph.model.packed import TokenLayout, attend_packed, can_attend_packed
+from heliograph.model.rope import Rotary, rotate
+
+ScaleMode = Literal["per_head", "scalar"]
+
+MAX_HISTORY_SCALE = 10.0
+"""Upper bound of the factor on history keys."""
+
+
+@dataclass(frozen=True)
+class TextKeys:
+    """Keys (normalised) and values of the text for one block, split into heads."""
+
+    key: Float[Tensor, "b l k e"]
+    value: Float[Tensor, "b l k e"]
+
+
+class KernelChoice:
+    """Which attention kernel runs; the library's `set_attention_backend` writes here. None is PyTorch's own."""
+
+    _attention_backend = None
+    _parallel_config = None
+
+
+class Attention(nn.Module, AttentionModuleMixin):
+    """Projections and norms that self- and cross-attention share; names are those of the released tensors.
+
+    Queries and keys are normalised over the whole width (RMS, affine) before they are split into heads.
+    """
+
+    _default_processor_cls = KernelChoice
+    _available_processors = [KernelChoice]  # noqa: RUF012 - the library reads it as a class attribute
+
+    def __init__(self, dim: int, num_heads: int, eps: float) -> None:
+        super().__init__()
+        self.heads = num_heads
+        self.to_q = nn.Linear(dim, dim)
+        self.to_k = nn.Linear(dim, dim)
+        self.to_v = nn.Linear(dim, dim)
+        # Index 1 was dropout in the checkpoint's layout; it holds no tensors and nothing drops out.
+        self.to_out = nn.ModuleList([nn.Linear(dim, dim), nn.Identity()])
+        self.norm_q = nn.RMSNorm(dim, eps=eps)
+        self.norm_k = nn.RMSNorm(dim, eps=eps)
+        self.processor = KernelChoice()
+
+    def split(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n k e"]:
+        """The width divided among heads."""
+        return rearrange(x, "b n (k e) -> b n k e", k=self.heads)
+
+    def mix(
+        self, query: Float[Tensor, "b n k e"], key: Float[Tensor, "b m k e"], value: Float[Tensor, "b m k e"]
+    ) -> Float[Tensor, "b n k e"]:
+        """softmax(q·kᵀ/√e)·v without any mask, by the kernel that was chosen."""
+        return dispatch_attention_fn(query, key, value, backend=self.processor._attention_backend)
+
+    def leave(self, mixed: Float[Tensor, "b n k e"], query: Float[Tensor, "b n k e"]) -> Float[Tensor, "b n d"]:
+        """Heads joined, output projection, in the dtype of the query."""
+        return self.to_out[0](mixed.flatten(2).to(query.dtype))
+
+
+class SelfAttention(Attention):
+    """Full attention among all tokens of a sequence, history and chunk, with rotary positions.
+
+    `history_scale`, where the configuration asks for it, multiplies the history's keys by 1 + 9·sigmoid(p), p learnt
+    per head or once.
+    """
+
+    def __init__(self, dim: int, num_heads: int, eps: float, history_scale: ScaleMode | None) -> None:
+        super().__init__(dim, num_heads, eps)
+        if history_scale is not None:
+            self.history_key_scale = nn.Parameter(torch.ones(num_heads if history_scale == "per_head" else 1))
+        self.amplifies_history = history_scale is not None
+
+    def forward(self, x: Float[Tensor, "b n d"], rotary: Rotary, layout: TokenLayout) -> Float[Tensor, "b n d"]:
+        """Mix the tokens of each sequence; as a rule there is one."""
+        query = rotate(self.split(self.norm_q(self.to_q(x))), rotary)
+        key = rotate(self.split(self.norm_k(self.to_k(x))), rotary)
+        value = self.split(self.to_v(x))
+        if self.amplifies_history:
+            pieces = zip(layout.split(key), layout.stretches, strict=True)
+            key = torch.cat([self._amplify(k) if stretch.is_history else k for k, stretch in pieces], dim=1)
+        return self.leave(self._mix_apart(query, key, value, layout), query)
+
+    def _mix_apart(self, query: Tensor, key: Tensor, value: Tensor, layout: TokenLayout) -> Float[Tensor, "b n k e"]:
+        """Attention within each sequence: block-diagonal, by a kernel for it where there is one."""
+        if len(layout.sequences) == 1:
+            return self.mix(query, key, value)
+        if can_attend_packed(value):
+            return attend_packed(query, key, value, layout.sequences)
+        sequences = zip(*(layout.split_sequences(x) for x in (query, key, value)), strict=True)
+        return torch.cat([self.mix(*qkv) for qkv in sequences], dim=1)
+
+    def _amplify(self, key: Float[Tensor, "b n k e"]) -> Float[Tensor, "b n k e"]:
+        factor = 1 + torch.sigmoid(self.history_key_scale.float()) * (MAX_HISTORY_SCALE - 1)
+        return (key * factor[:, None]).to(key.dtype)  # the factor is float32; attention needs one dtype
+
+
+class CrossAttention(Attention):
+    """Attention from tokens to the text; the text's keys and values depend on the prompt alone."""
+
+    def text_keys(self, text: Float[Tensor, "b l d"]) -> TextKeys:
+        """Keys and values of projected text; computed once per prompt."""
+        return TextKeys(self.split(self.norm_k(self.to_k(text))), self.split(self.to_v(text)))
+
+    def forward(self, x: Float[Tensor, "b n d"], text: TextKeys) -> Float[Tensor, "b n d"]:
+        """Read the text. Padding is attended: it is part of what the weights were trained with."""
+        query = self.split(self.norm_q(self.to_q(x)))
+        return self.leave(self.mix(query, text.key, text.value), query)

@@ -1,0 +1,143 @@
+"""Stage 2, `multiscale`: most denoising moves to small pictures (Helios, Pyramid Unified Predictor Corrector).
+
+Every pyramid level is a straight line from a starting point, which the level before hands over, to an end. The model
+learns the slope of all lines in one packed pass; each level counts alike, however few its tokens.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from heliograph.config import ScheduleConfig
+from heliograph.errors import UserError
+from heliograph.flow.path import interpolate, velocity
+from heliograph.flow.pyramid import enlarge, shrink, shrink_noise
+from heliograph.flow.schedule import SIGMA_MAX, LevelRange, level_ranges
+from heliograph.model.packed import Part
+from heliograph.model.transformer import HeliosTransformer3DModel
+from heliograph.presets import PYRAMID_BORDERS
+from heliograph.train.corrupt import PastConfig, shown_past, tiers_of
+from heliograph.train.draw import integers, normal
+from heliograph.train.network import Given, denoise_packed, text_of
+from heliograph.train.objective import per_sample, velocity_loss
+from heliograph.train.stage import Batch, Loss, Optimiser, StudentStage
+
+Latents = Float[Tensor, "b c t h w"]
+
+
+@dataclass(frozen=True)
+class MultiscaleConfig:
+    """How stage 2 trains: the pyramid, how often each level stands in a pack, the past, and the updates."""
+
+    schedule: ScheduleConfig = field(
+        default_factory=lambda: ScheduleConfig("unipc", PYRAMID_BORDERS, 1 / 3, "exponential")
+    )
+    repeats: tuple[int, ...] = (1, 2, 1)
+    past: PastConfig = field(default_factory=PastConfig)
+    optimiser: Optimiser = field(default_factory=lambda: Optimiser(1e-4))
+
+    def __post_init__(self) -> None:
+        if len(self.repeats) != self.schedule.num_levels or min(self.repeats) < 1:
+            raise UserError(
+                f"repeats={self.repeats} do not name a positive count for each of {self.schedule.num_levels} levels"
+            )
+
+
+@dataclass(frozen=True)
+class LevelLine:
+    """The straight line of one pyramid level in latents: from `start` (remaining 1) to `end` (remaining 0)."""
+
+    start: Float[Tensor, "b c t h w"]
+    end: Float[Tensor, "b c t h w"]
+
+    @property
+    def slope(self) -> Float[Tensor, "b c t h w"]:
+        """Start minus end: the velocity of the level."""
+        return velocity(self.end, self.start)
+
+    def at(self, remaining: Float[Tensor, " b"]) -> Float[Tensor, "b c t h w"]:
+        """The point of each sample's own `remaining`."""
+        return interpolate(self.end, self.start, per_sample(remaining))
+
+
+@dataclass(frozen=True)
+class MultiscaleStage(StudentStage):
+    """Stage 2."""
+
+    transformer: HeliosTransformer3DModel
+    config: MultiscaleConfig
+
+    def loss(self, group: str, batch: Batch, step: int, generator: torch.Generator) -> Loss:
+        """Flow matching on the lines of all levels, in one pass."""
+        past = shown_past(batch, self.config.past, generator)
+        given = Given(text_of(batch, self.text_encoder), tiers_of(past, self.memory, batch.chunk.shape[2]))
+        noise = normal(tuple(batch.chunk.shape), generator, batch.chunk.device)
+        ranges = level_ranges(self.config.schedule)
+        lines = level_lines(batch.chunk, noise, ranges)
+        levels = [level for level, count in enumerate(self.config.repeats) for _ in range(count)]
+
+        parts = [draw_part(lines[i], ranges[i], self.config.schedule, generator) for i in levels]
+        predicted = denoise_packed(self.transformer, parts, given)
+        weights = level_weights(batch.weight, len(ranges))
+        losses = [velocity_loss(v, lines[i].slope, weights[i]) for i, v in zip(levels, predicted, strict=True)]
+        total = torch.stack(losses).mean()
+        figures = {f"level_{i}": _mean_of(losses, levels, i) for i in range(len(ranges))}
+        return Loss(total, {"flow": total.detach(), **figures}, group)
+
+
+def level_lines(x0: Latents, noise: Latents, ranges: tuple[LevelRange, ...]) -> tuple[LevelLine, ...]:
+    """The line of every level, coarse to fine, for a clean chunk and one noise of full size.
+
+    Both ends of a level share their noise, so that signal and noise change along a straight line. A level starts from
+    the enlarged end of the level before in signal, the coarsest from noise alone.
+    """
+    count = len(ranges)
+    clean = [x0]
+    while len(clean) < count:
+        clean.insert(0, shrink(clean[0]))
+    noises = [shrink_noise(noise, count - i) for i in range(count)]
+    starts = [noises[0]] + [
+        interpolate(enlarge(clean[i - 1]), noises[i], ranges[i].sigma_start) for i in range(1, count)
+    ]
+    ends = [interpolate(clean[i], noises[i], ranges[i].sigma_end) for i in range(count)]
+    return tuple(LevelLine(start, end) for start, end in zip(starts, ends, strict=True))
+
+
+def draw_part(line: LevelLine, stretch: LevelRange, schedule: ScheduleConfig, generator: torch.Generator) -> Part:
+    """A point of the line for each sample, uniform, and the timestep of it, a fraction, that the network is told."""
+    device = line.end.device
+    index = integers((line.end.shape[0],), schedule.num_train_timesteps, generator, device)
+    remaining, timestep = level_position(index, stretch, schedule.num_train_timesteps)
+    return Part(line.at(remaining), timestep)
+
+
+def level_position(
+    index: Int[Tensor, " b"], stretch: LevelRange, count: int
+) -> tuple[Float[Tensor, " b"], Float[Tensor, " b"]]:
+    """Position on the level's line and timestep of the training indices 0 … count − 1, float32.
+
+    Positions fall from 0.999 to just above 0, timesteps evenly over the level's stretch: the table that samplers read.
+    """
+    progress = index.double()
+    remaining = SIGMA_MAX * (1 - progress / count)
+    timestep = stretch.timestep_max + (stretch.timestep_last - stretch.timestep_max) * progress / (count - 1)
+    return remaining.float(), timestep.float()
+
+
+def level_weights(
+    weight: Float[Tensor, "b 1 t h w"] | None, count: int
+) -> list[Float[Tensor, "b 1 t h2 w2"]] | list[None]:
+    """The weight of each latent cell at each level, coarse to fine: the mean of the cells it stands for."""
+    if weight is None:
+        return [None] * count
+    weights = [weight]
+    while len(weights) < count:
+        weights.insert(0, shrink(weights[0]))
+    return weights
+
+
+def _mean_of(losses: list[Tensor], levels: list[int], level: int) -> Float[Tensor, ""]:
+    """Mean loss of one level, for the log."""
+    return torch.stack([loss.detach() for loss, i in zip(losses, levels, strict=True) if i == level]).mean()

@@ -1,0 +1,198 @@
+"""ODE pairs on disk: a teacher's paths for a list of prompts, made once, and the source that trains on them.
+
+pairs.json                  who made them and how
+pairs/00000.safetensors     the paths for one prompt; the prompt itself is in the file's metadata
+"""
+
+import json
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from heliograph.config import MemoryConfig
+from heliograph.data.clips import DataError, Size
+from heliograph.data.loader import Drawing
+from heliograph.errors import OutputError
+from heliograph.media.target import write_whole
+from heliograph.memory import History
+from heliograph.model.denoiser import TransformerDenoiser
+from heliograph.shapes import LATENT_STRIDE
+from heliograph.text import check_prompt
+from heliograph.train.ode import OdePairs, OdePlan, prompt_seeds, teacher_trails
+from heliograph.train.prompted import prompted
+
+PAIRS_FILE, PAIRS_FOLDER = "pairs.json", "pairs"
+
+Encode = Callable[[str], Float[Tensor, "1 l d"]]
+"""From a prompt to its embedding."""
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """Who makes the paths: a multiscale model with its name, what encodes prompts, and what it is guided away from."""
+
+    model: str
+    denoiser: TransformerDenoiser
+    encode: Encode
+    negative: str
+    memory: MemoryConfig
+
+
+@dataclass(frozen=True)
+class PairsInfo:
+    """What all files of a folder have in common; `size` is height and width in pixels."""
+
+    model: str
+    size: Size
+    num_chunks: int
+    seed: int
+
+
+def read_prompts(file: Path) -> list[str]:
+    """One prompt a line, blank lines left out.
+
+    Raises:
+        DataError: the file cannot be read or holds no prompt.
+        UserError: a line is no prompt.
+    """
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeError) as error:
+        raise DataError(f"{file} cannot be read ({error}); give a text file with one prompt a line") from error
+    prompts = [check_prompt(line) for line in lines if line.strip()]
+    if not prompts:
+        raise DataError(f"{file} holds no prompt; write one a line")
+    return prompts
+
+
+def make_pairs(
+    prompts: Sequence[str],
+    output: Path,
+    teacher: Teacher,
+    plan: OdePlan,
+    size: Size,
+    *,
+    seed: int = 0,
+    on_pair: Callable[[int], None] | None = None,
+) -> int:
+    """Make the missing files of `output`, one for each prompt; returns how many were made now.
+
+    A file depends on its prompt, the seed and the plan alone, whatever was made before.
+
+    Raises:
+        DataError: `output` holds pairs of another teacher, size or seed.
+        OutputError: the disk is full or fails.
+    """
+    try:
+        (output / PAIRS_FOLDER).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{output} cannot be written ({error.strerror}); choose another place") from error
+    _settle(output, PairsInfo(teacher.model, size, plan.num_chunks, seed))
+    made = 0
+    for number, prompt in enumerate(prompts):
+        file = output / PAIRS_FOLDER / f"{number:05}.safetensors"
+        if _prompt_of(file) != prompt:
+            pairs = trace(prompt, teacher, plan, size, seed)
+            write_whole(file, save(pairs.to_tensors(), metadata={"prompt": prompt}))
+            made += 1
+        if on_pair is not None:
+            on_pair(number + 1)
+    return made
+
+
+def trace(prompt: str, teacher: Teacher, plan: OdePlan, size: Size, seed: int) -> OdePairs:
+    """The teacher's paths for one prompt, from text alone, on the CPU; noise of the prompt's own."""
+    denoiser = teacher.denoiser
+    text = teacher.encode(prompt)
+    channels = denoiser.transformer.config["in_channels"]
+    cells = (size[0] // LATENT_STRIDE, size[1] // LATENT_STRIDE)
+    history = History.empty((1, channels, *cells), teacher.memory, denoiser.device)
+    conditioning = prompted(denoiser, text, teacher.encode(teacher.negative))
+    seeds = prompt_seeds(seed, prompt, denoiser.device)
+    trails = tuple(teacher_trails(denoiser, history, conditioning, plan, seeds))
+    tensors = OdePairs(text, trails).to_tensors()
+    return OdePairs.from_tensors({name: tensor.float().cpu() for name, tensor in tensors.items()})
+
+
+class PairSource:
+    """Batches of ODE pairs by number: every epoch a random order of all files, what fills no batch left out."""
+
+    def __init__(self, folder: Path, drawing: Drawing) -> None:
+        """Look at the folder.
+
+        Raises:
+            DataError: it holds no pairs, or too few for a batch.
+        """
+        self.folder, self.drawing = folder, drawing
+        self.info = read_pairs_info(folder)
+        self.files = sorted((folder / PAIRS_FOLDER).glob("*.safetensors"))
+        self.batches_per_epoch = len(self.files) // drawing.batch_size
+        if not self.batches_per_epoch:
+            raise DataError(
+                f"{folder} holds {len(self.files)} prompts, a batch needs {drawing.batch_size}; make more, "
+                "or use a smaller batch"
+            )
+
+    def batch(self, number: int) -> tuple[OdePairs, ...]:
+        """One draw: these have no two sides."""
+        epoch, position = divmod(number, self.batches_per_epoch)
+        order = list(self.files)
+        random.Random(f"{self.drawing.seed}/pairs/{epoch}").shuffle(order)
+        first = position * self.drawing.batch_size
+        return (OdePairs.join([_read(file) for file in order[first : first + self.drawing.batch_size]]),)
+
+    def fingerprint(self) -> str:
+        """Teacher, size and number of prompts."""
+        return f"{len(self.files)} ODE pairs, {self.info}"
+
+
+def read_pairs_info(folder: Path) -> PairsInfo:
+    """What `pairs.json` says.
+
+    Raises:
+        DataError: it is missing or damaged.
+    """
+    file = folder / PAIRS_FILE
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+        return PairsInfo(**{**values, "size": tuple(values["size"])})
+    except FileNotFoundError:
+        raise DataError(f"{folder} holds no {PAIRS_FILE}; make pairs with heliograph prepare --ode-pairs") from None
+    except (OSError, TypeError, ValueError, KeyError) as error:
+        raise DataError(f"{file} is damaged ({error}); make the pairs again in another folder") from error
+
+
+def _settle(output: Path, info: PairsInfo) -> None:
+    if not (output / PAIRS_FILE).exists():
+        write_whole(output / PAIRS_FILE, json.dumps(asdict(info), indent=2).encode() + b"\n")
+        return
+    there = read_pairs_info(output)
+    if there != info:
+        raise DataError(f"{output} holds other pairs: {there} there, {info} now; use another folder")
+
+
+def _prompt_of(file: Path) -> str | None:
+    """The prompt of a finished file; None where there is none that can be read."""
+    if not file.is_file():
+        return None
+    try:
+        with safe_open(file, framework="pt") as pairs:
+            return (pairs.metadata() or {}).get("prompt")
+    except (OSError, SafetensorError):
+        return None
+
+
+def _read(file: Path) -> OdePairs:
+    try:
+        with safe_open(file, framework="pt") as pairs:
+            tensors: dict[str, torch.Tensor] = {name: pairs.get_tensor(name) for name in pairs.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise DataError(f"{file} is missing or damaged ({error}); delete it and make it again") from error
+    return OdePairs.from_tensors(tensors)

@@ -1,0 +1,72 @@
+"""Every way of running a model gives the same video; models are told apart."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from heliograph.checkpoint import open_model
+from heliograph.engine.engine import Engine, fingerprint, load_engine
+from heliograph.engine.placement import Plan
+from heliograph.engine.prompts import TextEmbeddings
+from heliograph.engine.session import Session
+from heliograph.memory import History
+from heliograph.request import Request
+from heliograph.timeline import Cue, PromptTimeline
+
+WHOLE = Plan("whole", "cpu", "cpu", torch.float32, resident_blocks=2, device_bytes=0, host_bytes=0)
+
+
+def chunks(engine: Engine, prompts: tuple[str, ...]) -> torch.Tensor:
+    """Two chunks of latents, the prompt changed between them."""
+    timeline = PromptTimeline(tuple(Cue(i, prompt) for i, prompt in enumerate(prompts)))
+    request = Request(timeline, "", 64, 64, 0, engine.sampler)
+    session = Session(engine, request, History.empty((1, 16, 8, 8), engine.memory))
+    return torch.cat([session.next_turn().latents for _ in prompts])
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        replace(WHOLE, way="text encoder released"),
+        replace(WHOLE, way="text encoder offloaded"),
+        replace(WHOLE, way="blocks on disk", resident_blocks=0),
+        replace(WHOLE, way="blocks on disk", resident_blocks=1),
+    ],
+    ids=lambda plan: f"{plan.way}-{plan.resident_blocks}",
+)
+def test_every_way_of_running_gives_the_same_latents(tiny_folder: Path, plan: Plan) -> None:
+    folder = open_model(str(tiny_folder))
+    want = chunks(load_engine(folder, WHOLE), ("a fish", "a boat"))
+    assert torch.equal(chunks(load_engine(folder, plan, ("a fish", "a boat")), ("a fish", "a boat")), want)
+
+
+def test_a_released_text_encoder_is_loaded_once_for_all_prompts_known_beforehand(tiny_folder: Path) -> None:
+    from heliograph.text import load_text_encoder
+
+    loads = []
+    folder = open_model(str(tiny_folder))
+
+    def load() -> object:
+        loads.append(1)
+        return load_text_encoder(folder, torch.float32, torch.device("cpu"))
+
+    texts = TextEmbeddings(load, stays=False)  # pyright: ignore[reportArgumentType]
+    texts.encode(("a", "b", "a", ""))
+    assert texts.of("a").embedding.shape == texts.of("").embedding.shape
+    assert len(loads) == 1
+    texts.of("c")
+    assert len(loads) == 2
+
+
+def test_fingerprints_tell_models_apart(tiny_folder: Path, fast_folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_folder, tmp_path / "copy")
+    same, other = fingerprint(open_model(str(tmp_path / "copy"))), fingerprint(open_model(str(fast_folder)))
+    assert same == fingerprint(open_model(str(tiny_folder))) != other
+    weights = next((tmp_path / "copy" / "transformer").glob("*.safetensors"))
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(bytes(data))
+    assert fingerprint(open_model(str(tmp_path / "copy"))) != same

@@ -1,0 +1,95 @@
+"""ODE pairs on disk: made once, gone on with, read in batches."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from heliograph.config import MemoryConfig
+from heliograph.data.clips import DataError
+from heliograph.data.loader import Drawing
+from heliograph.model.denoiser import TransformerDenoiser
+from heliograph.presets import DISTILLED, MID
+from heliograph.train.ode import OdePlan
+from heliograph.train.pairs import PairSource, Teacher, make_pairs, read_prompts
+from tests.small import small_transformer, wave
+
+PROMPTS = ["a red fish", "a blue bird"]
+FEW_STEPS = type(MID)(MID.schedule, (1, 1, 1), None, MID.guidance)
+PLAN = OdePlan(FEW_STEPS, DISTILLED, num_chunks=1)
+
+
+def encode(prompt: str) -> Tensor:
+    return wave((1, 4, 32), float(len(prompt)))
+
+
+@pytest.fixture(scope="module")
+def teacher() -> Teacher:
+    return Teacher("small", TransformerDenoiser(small_transformer()), encode, "bad", MemoryConfig())
+
+
+@pytest.fixture(scope="module")
+def folder(teacher: Teacher, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("pairs") / "out"
+    assert make_pairs(PROMPTS, output, teacher, PLAN, (64, 64)) == 2
+    return output
+
+
+def test_a_file_holds_every_level_at_the_students_positions_and_its_end(folder: Path) -> None:
+    (batch,) = PairSource(folder, Drawing(1, 19)).batch(0)
+    assert len(batch.chunks) == 1 and [trail.states.shape for trail in batch.chunks[0]] == [
+        (5, 1, 16, 9, side, side) for side in (2, 4, 8)
+    ]
+    assert all(len(trail.timesteps) == 4 for trail in batch.chunks[0])
+
+
+def test_no_two_prompts_begin_from_the_same_noise(folder: Path) -> None:
+    (batch,) = PairSource(folder, Drawing(2, 19)).batch(0)
+    one, other = batch.chunks[0][0].states[0]
+    assert not torch.allclose(one, other)
+
+
+def test_what_is_made_is_not_made_again_and_does_not_depend_on_the_rest(
+    folder: Path, teacher: Teacher, tmp_path: Path
+) -> None:
+    assert make_pairs(PROMPTS, folder, teacher, PLAN, (64, 64)) == 0
+    assert make_pairs(PROMPTS[1:], tmp_path, teacher, PLAN, (64, 64)) == 1
+    (alone,) = PairSource(tmp_path, Drawing(1, 19)).batch(0)
+    both = PairSource(folder, Drawing(1, 19))
+    matches = [torch.equal(alone.text, both.batch(number)[0].text) for number in range(2)]
+    same = both.batch(matches.index(True))[0]
+    assert torch.equal(alone.chunks[0][2].states, same.chunks[0][2].states)
+
+
+def test_an_epoch_shows_every_pair_once(folder: Path) -> None:
+    source = PairSource(folder, Drawing(1, 19))
+    for epoch in range(3):
+        texts = {float(source.batch(2 * epoch + number)[0].text.sum()) for number in range(2)}
+        assert len(texts) == 2
+
+
+def test_pairs_of_another_teacher_are_not_mixed_in(folder: Path, teacher: Teacher) -> None:
+    with pytest.raises(DataError, match="holds other pairs"):
+        make_pairs(PROMPTS, folder, teacher, PLAN, (64, 128))
+
+
+def test_a_damaged_file_is_named(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "pairs").mkdir()
+    (tmp_path / "pairs.json").write_bytes((folder / "pairs.json").read_bytes())
+    (tmp_path / "pairs" / "00000.safetensors").write_bytes(b"torn")
+    with pytest.raises(DataError, match=r"00000.safetensors is missing or damaged"):
+        PairSource(tmp_path, Drawing(1, 19)).batch(0)
+
+
+def test_too_few_pairs_for_a_batch_are_counted(folder: Path) -> None:
+    with pytest.raises(DataError, match="holds 2 prompts, a batch needs 3"):
+        PairSource(folder, Drawing(3, 19))
+
+
+def test_prompts_come_one_a_line(tmp_path: Path) -> None:
+    (tmp_path / "prompts.txt").write_text("a red fish\n\n  a bird \n")
+    assert read_prompts(tmp_path / "prompts.txt") == ["a red fish", "a bird"]
+    (tmp_path / "prompts.txt").write_text("\n")
+    with pytest.raises(DataError, match="holds no prompt"):
+        read_prompts(tmp_path / "prompts.txt")

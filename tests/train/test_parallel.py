@@ -1,0 +1,56 @@
+"""Several processes: the same losses and weights as one process with the same batches, however weights are laid out."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from heliograph.errors import UserError
+from heliograph.train.parallel import joined
+from tests.small import relative_error
+from tests.train.workers import ALONE, Case, in_processes, run_steps, together
+
+CASES = {
+    f"{stage}-{layout}": Case(stage, layout, steps=2)
+    for stage in ("adapter", "whole", "distill")
+    for layout in ("replicate", "shard")
+} | {"accumulated": Case("adapter", "replicate", steps=1, accumulation=2)}
+
+
+@pytest.fixture(scope="module")
+def of_two(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What two processes made of every case."""
+    folder = tmp_path_factory.mktemp("two")
+    in_processes(2, together, CASES, folder)
+    return torch.load(folder / "results.pt")
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_two_processes_make_the_steps_of_one(name: str, of_two: dict[str, Any], tmp_path: Path) -> None:
+    case = CASES[name]
+    one = run_steps(replace(case, accumulation=2 * case.accumulation), ALONE, tmp_path)
+    two = of_two[name]
+    for expected, figures in zip(one["figures"], two["figures"], strict=True):
+        assert figures == pytest.approx(expected, rel=1e-5, abs=1e-7)
+    assert two["weights"].keys() == one["weights"].keys()
+    # Adam divides by the gradient's own size: where that is next to nothing, so is what is known of its sign
+    worst = max(relative_error(two["weights"][key], weight) for key, weight in one["weights"].items())
+    assert worst < (2e-3 if case.stage == "distill" else 1e-4)
+
+
+def test_one_process_agrees_with_itself() -> None:
+    assert ALONE.agree(wish=True) and not ALONE.agree(wish=False)
+    assert torch.equal(ALONE.mean(torch.arange(3.0)), torch.arange(3.0))
+
+
+def test_without_torchrun_there_is_one_process() -> None:
+    with joined("cpu") as place:
+        assert place.is_alone and place.is_first and place.device.type == "cpu"
+
+
+@pytest.mark.parametrize("device", ["cuda" if not torch.cuda.is_available() else "gpu", "toaster"])
+def test_a_device_that_is_not_there_is_named(device: str) -> None:
+    with pytest.raises(UserError, match=device), joined(device):
+        pass

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from types import TracebackType
-from typing import Self
 
 from einops import rearrange
 
@@ -112,7 +111,7 @@ class VideoWriter:
         self.path = path
         self._sink = BackgroundSink(open_sink(path, FPS, overwrite=overwrite))
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "VideoWriter":
         return self
 
     def __exit__(
@@ -141,7 +140,7 @@ class LatentsWriter:
         self.path = path
         self._file = LatentsFile(path, overwrite=overwrite)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "LatentsWriter":
         return self
 
     def __exit__(

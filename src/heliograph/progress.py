@@ -3,7 +3,6 @@
 import sys
 import time
 from types import TracebackType
-from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn
@@ -29,7 +28,7 @@ class Progress:
         self._bar = Bar(*columns, console=Console(stderr=True), disable=not self.is_terminal, transient=True)
         self._task = self._bar.add_task("chunk 1", total=float(num_chunks))
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Progress":
         self._bar.start()
         self._start = time.perf_counter()
         return self

@@ -22,7 +22,7 @@ def test_frames_are_exact_and_the_file_is_valid_after_every_write(tmp_path: Path
 
 
 def test_the_header_never_changes_its_length() -> None:
-    assert len({len(npy_header(num_frames, 384, 640)) for num_frames in (0, 9, 10, 33, 10**6, 10**12)}) == 1
+    assert len({len(npy_header("|u1", (num_frames, 384, 640, 3))) for num_frames in (0, 9, 10, 33, 10**6, 10**12)}) == 1
 
 
 def test_frames_that_are_not_contiguous_are_written_as_they_look(tmp_path: Path) -> None:

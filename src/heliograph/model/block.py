@@ -83,6 +83,15 @@ def add_gated(
     return (x.float() + update * gate).to(x.dtype)
 
 
+class TextNorm(nn.LayerNorm):
+    """The affine norm before cross-attention, in float32 whatever the dtype of its weights, back in that of `x`."""
+
+    def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
+        """LN(x)·w + b."""
+        weight, bias = self.weight.float(), self.bias.float()
+        return F.layer_norm(x.float(), self.normalized_shape, weight, bias, self.eps).to(x.dtype)
+
+
 class TransformerBlock(nn.Module):
     """Self-attention, cross-attention, feed-forward; tensor names as released."""
 
@@ -92,7 +101,7 @@ class TransformerBlock(nn.Module):
         self.history_reads_text = config.history_reads_text
         self.attn1 = SelfAttention(config.dim, config.num_heads, config.eps, config.history_scale)
         self.attn2 = CrossAttention(config.dim, config.num_heads, config.eps)
-        self.norm2 = nn.LayerNorm(config.dim, eps=config.eps) if config.has_text_norm else nn.Identity()
+        self.norm2 = TextNorm(config.dim, eps=config.eps) if config.has_text_norm else nn.Identity()
         self.ffn = FeedForward(config.dim, inner_dim=config.ffn_dim, activation_fn="gelu-approximate")
         self.scale_shift_table = nn.Parameter(torch.randn(1, NUM_MODULATIONS, config.dim) / config.dim**0.5)
 
@@ -109,7 +118,7 @@ class TransformerBlock(nn.Module):
 
         keys = text.keys(self.attn2)
         parts = [
-            x if stretch.is_history and not self.history_reads_text else x + self.attn2(self._text_norm(x), keys)
+            x if stretch.is_history and not self.history_reads_text else x + self.attn2(self.norm2(x), keys)
             for x, stretch in zip(parts, layout.stretches, strict=True)
         ]
 
@@ -121,10 +130,3 @@ class TransformerBlock(nn.Module):
         """Norm and modulation before the sub-layer whose three rows start at `first`; the stretches side by side."""
         pieces = zip(parts, mods, strict=True)
         return torch.cat([modulate(x, mod.part(first), mod.part(first + 1), self.eps) for x, mod in pieces], dim=1)
-
-    def _text_norm(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
-        """The affine norm before cross-attention, in float32, where the model has it."""
-        if isinstance(self.norm2, nn.Identity):
-            return x
-        weight, bias = self.norm2.weight.float(), self.norm2.bias.float()
-        return F.layer_norm(x.float(), (x.shape[-1],), weight, bias, self.eps).to(x.dtype)

@@ -33,6 +33,7 @@ WRONG: dict[str, tuple[Callable[[], object], str]] = {
     "gamma-above-a-third": (lambda: replace(SCHEDULE, gamma=0.34), "gamma=0.34 .*above 0, at most 1/3"),
     "gamma-nan": (lambda: replace(SCHEDULE, gamma=math.nan), "gamma=nan .*above 0, at most 1/3"),
     "shift-0": (lambda: replace(SCHEDULE, shift=0.0), "shift=0.0.*compare it with"),
+    "shift-nan": (lambda: replace(SCHEDULE, shift=math.nan), "shift=nan.*compare it with"),
     "one-training-step": (lambda: replace(SCHEDULE, num_train_timesteps=1), "num_train_timesteps=1.*compare it with"),
     "tokens-do-not-grow": (lambda: replace(SCHEDULE, max_tokens=256), "max_tokens=256.*compare it with"),
     "guidance-negative": (lambda: Guidance(-1.0), r"guidance_scale=-1.0 .*use up to 100; 1 or less"),

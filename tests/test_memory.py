@@ -1,5 +1,7 @@
 """History: what is remembered, what is forgotten, and where each frame sits in the model's window."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from hypothesis import given
@@ -206,6 +208,17 @@ def test_a_clip_that_is_overwritten_later_does_not_reach_the_history() -> None:
     history = History.from_video(numbered(50, 1), clip, RELEASED)
     clip.fill_(-1)
     assert held(history.tiers(9))["mid"] == [17, 18]
+
+
+@pytest.mark.parametrize("start", [History.from_image, History.from_video])
+def test_an_anchor_that_is_overwritten_later_does_not_reach_the_history(start: Callable[..., History]) -> None:
+    anchor = numbered(50, 1)
+    history = start(anchor, numbered(1, 1), RELEASED)
+    other = history.with_anchor(replaced := numbered(60, 1))
+    anchor.fill_(-1)
+    replaced.fill_(-1)
+    assert held(history.tiers(9))["short"] == [50, 1]
+    assert held(other.tiers(9))["short"] == [60, 1]
 
 
 def test_latents_are_remembered_in_float32() -> None:

@@ -46,7 +46,7 @@ class ScheduleConfig:
             raise UserError(f"borders={self.borders} do not divide 0 to 1; use for example (0, 1/3, 2/3, 1)")
         if not 0 < self.gamma <= 1 / 3 + 1e-9:
             raise UserError(f"gamma={self.gamma} gives no covariance; use a value above 0, at most 1/3")
-        if self.shift <= 0 or self.num_train_timesteps < 2 or self.max_tokens <= self.base_tokens:
+        if not 0 < self.shift < math.inf or self.num_train_timesteps < 2 or self.max_tokens <= self.base_tokens:
             raise UserError(f"the schedule {self} has a value out of range; compare it with the released configuration")
 
 

@@ -86,7 +86,7 @@ class History:
         cls, anchor: Float[Tensor, "b c 1 h w"], newest: Float[Tensor, "b c 1 h w"], memory: MemoryConfig
     ) -> "History":
         """The start from an image: its latent is the anchor, the last latent of it standing still the newest frame."""
-        return cls(_newest(newest, memory.num_frames), anchor.float(), 0, memory)
+        return cls(_newest(newest, memory.num_frames), _own(anchor), 0, memory)
 
     @classmethod
     def from_video(
@@ -96,17 +96,17 @@ class History:
 
         Where no anchor is known (None), the first frame that is made becomes it.
         """
-        return cls(_newest(latents, memory.num_frames), None if anchor is None else anchor.float(), 0, memory)
+        return cls(_newest(latents, memory.num_frames), None if anchor is None else _own(anchor), 0, memory)
 
     def push(self, chunk: Float[Tensor, "b c t h w"]) -> "History":
         """The history after `chunk`: oldest frames are forgotten; the first frame ever made becomes the anchor."""
-        anchor = chunk[:, :, :1].float().clone() if self.anchor is None else self.anchor
+        anchor = _own(chunk[:, :, :1]) if self.anchor is None else self.anchor
         latents = _newest(torch.cat([self.latents, chunk.float()], dim=2), self.memory.num_frames)
         return replace(self, latents=latents, anchor=anchor, num_chunks=self.num_chunks + 1)
 
     def with_anchor(self, anchor: Float[Tensor, "b c 1 h w"]) -> "History":
         """The same history kept to another look: `anchor` replaces the first frame."""
-        return replace(self, anchor=anchor.float())
+        return replace(self, anchor=_own(anchor))
 
     def tiers(self, chunk_latents: int) -> Tiers:
         """The three tiers with their frame indices, for a chunk of `chunk_latents` latent frames."""
@@ -119,10 +119,13 @@ class History:
         return Tiers(Tier(long, frames.long), Tier(mid, frames.mid), Tier(short, frames.short), frames.chunk)
 
 
+def _own(latents: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b c t h w"]:
+    """A float32 copy: what the caller does with its tensor later does not change the history."""
+    return latents.to(torch.float32, copy=True)
+
+
 def _newest(latents: Float[Tensor, "b c t h w"], count: int) -> Float[Tensor, "b c t2 h w"]:
     """The last `count` frames, float32, with zeros before them where there are fewer."""
-    latents = latents.float()[:, :, -count:]
+    latents = _own(latents[:, :, -count:])  # a copy, so that the frames before these can be freed
     missing = count - latents.shape[2]
-    if missing == 0:
-        return latents.clone()  # so that the frames before these can be freed
     return torch.cat([latents.new_zeros(*latents.shape[:2], missing, *latents.shape[3:]), latents], dim=2)

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from heliograph.errors import UserError
 from heliograph.flow.pyramid import (
     BLOCK,
     Level,
@@ -218,6 +219,14 @@ def test_the_shift_of_one_level_comes_from_the_whole_chunk() -> None:
     (level,) = build_pyramid(BASE.schedule, (50,), 48, 80).levels
     assert shift_of(level) == pytest.approx(token_shift(BASE.schedule, 8640), rel=1e-9)
     assert level.jump is None
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "words"), [(46, 80, "height=368"), (48, 84, "width=672"), (4, 8, "height=32")]
+)
+def test_a_size_that_cannot_be_halved_to_whole_patches_is_refused(height: int, width: int, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        build_pyramid(DISTILLED.schedule, (2, 2, 2), height, width)
 
 
 def test_every_level_but_the_first_is_reached_by_a_jump_from_its_border() -> None:

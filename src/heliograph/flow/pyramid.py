@@ -16,7 +16,7 @@ from torch import Tensor
 
 from heliograph.config import ScheduleConfig
 from heliograph.flow.schedule import Step, level_ranges, level_steps, single_level_steps
-from heliograph.shapes import CHUNK_LATENTS, PATCH
+from heliograph.shapes import CHUNK_LATENTS, LATENT_STRIDE, PATCH, check_size
 
 BLOCK = 4
 """Cells in a 2×2 block, in the order (0,0), (0,1), (1,0), (1,1)."""
@@ -53,7 +53,12 @@ class Pyramid:
 
 
 def build_pyramid(schedule: ScheduleConfig, steps: tuple[int, ...], height: int, width: int) -> Pyramid:
-    """The levels for a chunk of `height` × `width` latent cells with `steps` on each level."""
+    """The levels for a chunk of `height` × `width` latent cells with `steps` on each level.
+
+    Raises:
+        UserError: a side cannot be halved down to whole patches on the coarsest level.
+    """
+    check_size(height * LATENT_STRIDE, width * LATENT_STRIDE, schedule.num_levels)
     if schedule.num_levels == 1:
         level = Level(0, None, single_level_steps(schedule, steps[0], _num_tokens(height, width)))
         return Pyramid((level,), schedule.gamma)

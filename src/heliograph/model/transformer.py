@@ -137,7 +137,7 @@ class HeliosTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheM
         Args:
             x: the noisy chunk at any pyramid level; height and width multiples of the patch.
             timestep: one plain number for the batch (remembered in `memos`), or one per sample.
-            text: text embeddings, padded rows zero; batch of `x`, or 1.
+            text: text embeddings, padded rows zero.
             tiers: the history at full resolution, in the dtype of `x`; None for a model without memory.
             memos: where results that outlive this call are kept: tables for ever, text keys while the prompt lasts,
                 history tokens while the chunk lasts. None remembers nothing (training).

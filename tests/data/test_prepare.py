@@ -182,7 +182,7 @@ def test_two_runs_do_not_write_one_folder(source: Path, small_encoders: Encoders
     def second(counts: Prepared, record: object) -> None:
         prepare(source, tmp_path / "out", small_encoders, SMALL)
 
-    with pytest.raises(DataError, match="another run is writing"):
+    with pytest.raises(OutputError, match="another run is writing"):
         prepare(source, tmp_path / "out", small_encoders, SMALL, on_clip=second)
 
 

@@ -32,8 +32,12 @@ def test_two_processes_make_the_steps_of_one(name: str, of_two: dict[str, Any], 
     case = CASES[name]
     one = run_steps(replace(case, accumulation=2 * case.accumulation), ALONE, tmp_path)
     two = of_two[name]
-    for expected, figures in zip(one["figures"], two["figures"], strict=True):
-        assert figures == pytest.approx(expected, rel=1e-5, abs=1e-7)
+    first, *later = zip(one["figures"], two["figures"], strict=True)
+    assert first[1] == pytest.approx(first[0], rel=1e-6, abs=1e-7)
+    # After an update weights agree up to rounding. R1 is the square of a difference of two nearly equal logits, weighed
+    # 100 times: it and the gradient through it show that rounding a hundred times larger than anything else.
+    for expected, figures in later:
+        assert figures == pytest.approx(expected, rel=1e-4 if case.stage == "distill" else 1e-5, abs=1e-7)
     assert two["weights"].keys() == one["weights"].keys()
     # Adam divides by the gradient's own size: where that is next to nothing, so is what is known of its sign
     worst = max(relative_error(two["weights"][key], weight) for key, weight in one["weights"].items())

@@ -12,7 +12,8 @@ from PIL import Image
 
 from heliograph.checkpoint import load_transformer, open_model
 from heliograph.data.prepare import prepare as prepare_clips
-from heliograph.errors import CheckpointError, UserError
+from heliograph.errors import CheckpointError, OutputError, UserError
+from heliograph.media.lock import hold_folder
 from heliograph.train import presets, run
 from heliograph.train.presets import TRAINING
 from heliograph.train.start import NetworkSizes
@@ -161,6 +162,12 @@ def test_another_run_is_not_gone_on_with(tiny: Path, shards: Path, tmp_path: Pat
     call(*arguments, "--max-steps", 1)
     with pytest.raises(UserError, match="holds another run: loop was"):
         call(*arguments, "--max-steps", 2, "--resume", "--seed", 5)
+
+
+def test_two_runs_do_not_write_one_folder(tiny: Path, tmp_path: Path) -> None:
+    with hold_folder(tmp_path), pytest.raises(OutputError, match="another run is writing"):
+        call("tiny-adapt-init", "--start", tiny, "--data", "diorama", "--output", tmp_path, "--device", "cpu")
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 
 
 def test_a_start_that_is_no_model_is_refused(tmp_path: Path, shards: Path) -> None:

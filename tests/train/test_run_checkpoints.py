@@ -49,10 +49,17 @@ def test_a_run_that_is_killed_ten_times_loses_only_unfinished_steps(tmp_path: Pa
     assert all(torch.equal(expected[name], got[name]) for name in expected)
 
 
-def test_what_a_killed_process_left_half_written_is_removed(tmp_path: Path) -> None:
+def test_what_a_killed_process_left_half_written_goes_with_the_next_checkpoint(tmp_path: Path) -> None:
+    for step in (7, 8):
+        (tmp_path / f".partial-{step:08}").mkdir()
+        (tmp_path / f".partial-{step:08}" / "__9_0.distcp").write_text("half")
+    path = store(tmp_path).save(8, {"a": torch.zeros(1)}, {})
+    assert list(tmp_path.iterdir()) == [path] and not (path / "__9_0.distcp").exists()
+
+
+def test_looking_at_a_run_leaves_what_it_is_writing_alone(tmp_path: Path) -> None:
     (tmp_path / ".partial-00000007").mkdir()
-    (tmp_path / ".partial-00000007" / "part").write_text("half")
-    assert store(tmp_path).newest() is None and not list(tmp_path.iterdir())
+    assert store(tmp_path).newest() is None and (tmp_path / ".partial-00000007").is_dir()
 
 
 def test_tensors_and_state_come_back(tmp_path: Path) -> None:

@@ -9,13 +9,12 @@ A shard is put in place whole before its clips are named in the index, and a las
 the index never names what is not there. Latents are normalised, each window of 33 frames encoded on its own.
 """
 
-import fcntl
 import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -25,6 +24,7 @@ from torch import Tensor
 
 from heliograph.data.clips import DataError, Refusal, Size
 from heliograph.errors import OutputError
+from heliograph.media.lock import hold_folder
 from heliograph.media.target import write_whole
 
 FORMAT = 1
@@ -32,7 +32,7 @@ FORMAT = 1
 
 DATASET_FILE, INDEX_FILE, SKIPPED_FILE = "dataset.json", "index.jsonl", "skipped.jsonl"
 
-SHARD_FOLDER, LOCK_FILE = "shards", ".lock"
+SHARD_FOLDER = "shards"
 
 LATENT_DTYPE = torch.float16
 """Half the space of float32; its rounding (a 2048th of a value) is far below the noise of the posterior."""
@@ -113,7 +113,7 @@ class ShardWriter:
             (folder / SHARD_FOLDER).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(f"{folder} cannot be written ({error.strerror}); choose another place") from error
-        self._lock = _locked(folder)
+        self._lock = hold_folder(folder)
         _settle_dataset(folder, dataset)
         entries = list(read_index(folder))
         self.stored = {entry.id for entry in entries}
@@ -229,17 +229,6 @@ def read_index(folder: Path) -> Iterator[ClipEntry]:
             raise DataError(
                 f"line {number} of {file} is damaged ({error}); delete {folder} and prepare again"
             ) from error
-
-
-def _locked(folder: Path) -> IO[bytes]:
-    """A lock on the folder, held until the file is closed or the process ends, however it ends."""
-    lock = (folder / LOCK_FILE).open("wb")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        lock.close()
-        raise DataError(f"another run is writing {folder}; wait for it, or choose another folder") from None
-    return lock
 
 
 def _settle_dataset(folder: Path, dataset: Dataset) -> None:

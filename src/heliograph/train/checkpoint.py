@@ -45,13 +45,9 @@ class Checkpoints:
     """The checkpoints of one run."""
 
     def __init__(self, folder: Path, parallel: Parallel, keep: int = 3) -> None:
-        """Checkpoints in `folder`; the newest `keep` stay. What a killed process left half written is removed."""
+        """Checkpoints in `folder`; the newest `keep` stay. Nothing is touched: looking at a run that lives is safe."""
         assert keep >= 1, keep
         self.folder, self.parallel, self.keep = folder, parallel, keep
-        if parallel.is_first:
-            for rest in folder.glob(f"{PARTIAL}*"):
-                shutil.rmtree(rest, ignore_errors=True)
-        parallel.wait()
 
     def newest(self) -> Checkpoint | None:
         """The checkpoint of the latest step, if there is one.
@@ -74,12 +70,15 @@ class Checkpoints:
     def save(self, step: int, tensors: Tensors, state: Mapping[str, Any]) -> Path:
         """Write a checkpoint of `step` finished steps; every process calls this. Then remove the oldest ones.
 
+        First what a killed process left half written goes, so only one run at a time may write here.
+
         Raises:
             OutputError: the disk is full or fails; the checkpoints before are untouched.
         """
         final = self.folder / f"{PREFIX}{step:08}"
         draft = self.folder / f"{PARTIAL}{step:08}"
         # In steps that all processes take together: one that fails alone would leave the others waiting.
+        self._together(step, draft, lambda: self.parallel.is_first and self._clear_drafts())
         self._together(step, draft, lambda: _make_room(draft, tensors))
         self._together(step, draft, lambda: self._write(draft, tensors))
         self._together(step, draft, lambda: self.parallel.is_first and _finish(draft, final, state))
@@ -126,6 +125,10 @@ class Checkpoints:
                 f"the checkpoint of step {step} could not be written in {self.folder} ({_reason(fault)}); "
                 "free space, then go on with --resume from the one before"
             ) from fault
+
+    def _clear_drafts(self) -> None:
+        for rest in self.folder.glob(f"{PARTIAL}*"):
+            shutil.rmtree(rest)
 
     def _prune(self) -> None:
         if self.parallel.is_first:

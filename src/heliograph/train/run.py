@@ -19,6 +19,7 @@ from transformers import UMT5EncoderModel
 from heliograph.config import MemoryConfig
 from heliograph.data.loader import ShardSource, Source
 from heliograph.errors import OutputError, UserError
+from heliograph.media.lock import hold_folder
 from heliograph.media.target import write_whole
 from heliograph.presets import SAMPLERS
 from heliograph.train.build import (
@@ -119,29 +120,30 @@ def run_train(options: TrainOptions) -> Path | None:
 
 def train(config: TrainConfig, options: TrainOptions, output: Path, parallel: Parallel) -> Path | None:
     """`run_train` in a process that has found its place."""
-    claim(output, config, parallel, resume=options.resume)
-    beside = open_beside(config.start.model, parallel.device)
-    source = open_data(options.data, options.shares, config, beside)
-    texts = _embeddings(config, beside)
-    encoder = cast(UMT5EncoderModel, beside.text(torch.float32).encoder) if config.trains_text else None
-    built = build_stage(config, parallel, texts[0], encoder)
-    if isinstance(source, ShardSource):
-        for folder in source.folders:
-            check_geometry(folder, built.student)
-    trainer = Trainer(built.stage, source, config.loop, config.ema, parallel, output)
-    if options.resume:
-        trainer.resume()
-    sheets = _sheets(config, built, beside, texts, output, parallel)
-    with _stop_on_signal() as wants_stop, _recorders(trainer, options, output) as recorders:
-        trainer.run(Watchers(recorders, sheets, wants_stop))
-    return _export(trainer, config, built, beside, output)
+    with claimed(output, config, parallel, resume=options.resume):
+        beside = open_beside(config.start.model, parallel.device)
+        source = open_data(options.data, options.shares, config, beside)
+        texts = _embeddings(config, beside)
+        encoder = cast(UMT5EncoderModel, beside.text(torch.float32).encoder) if config.trains_text else None
+        built = build_stage(config, parallel, texts[0], encoder)
+        if isinstance(source, ShardSource):
+            for folder in source.folders:
+                check_geometry(folder, built.student)
+        trainer = Trainer(built.stage, source, config.loop, config.ema, parallel, output)
+        if options.resume:
+            trainer.resume()
+        sheets = _sheets(config, built, beside, texts, output, parallel)
+        with _stop_on_signal() as wants_stop, _recorders(trainer, options, output) as recorders:
+            trainer.run(Watchers(recorders, sheets, wants_stop))
+        return _export(trainer, config, built, beside, output)
 
 
-def claim(output: Path, config: TrainConfig, parallel: Parallel, *, resume: bool) -> None:
-    """Take the output folder for a run, or make sure that it holds the run that is to go on.
+@contextmanager
+def claimed(output: Path, config: TrainConfig, parallel: Parallel, *, resume: bool) -> Iterator[None]:
+    """The output folder taken for a run, or made sure that it holds the run that is to go on; nobody else writes it.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: it cannot be written, or another run is writing it.
         UserError: it holds a run and `resume` is off, or another run than this.
     """
     file = output / RUN_FILE
@@ -150,13 +152,19 @@ def claim(output: Path, config: TrainConfig, parallel: Parallel, *, resume: bool
         if not resume:
             raise UserError(f"{output} holds a run already; go on with --resume, or choose another --output")
         _check_same_run(file, values)
-    if parallel.is_first:
-        try:
-            output.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"{output} cannot be made ({error.strerror}); choose another --output") from error
+    parallel.wait()  # until all have looked: the first one writes the file now
+    if not parallel.is_first:
+        parallel.wait()
+        yield
+        return
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{output} cannot be made ({error.strerror}); choose another --output") from error
+    with hold_folder(output):
         write_whole(file, json.dumps(values, indent=2).encode() + b"\n")
-    parallel.wait()
+        parallel.wait()
+        yield
 
 
 def _check_same_run(file: Path, values: dict[str, Any]) -> None:

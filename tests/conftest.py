@@ -1,9 +1,13 @@
 """What the whole suite shares."""
 
+import signal
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from heliograph.cli import main
 from heliograph.tiny import write_random_fast, write_random_tiny
 
 
@@ -22,3 +26,31 @@ def fast_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_random_fast(folder)
     return folder
 
+
+@pytest.fixture(scope="session")
+def model(fast_folder: Path) -> tuple[str, str]:
+    """The option that names the random tiny model."""
+    return "--model", str(fast_folder)
+
+
+@pytest.fixture
+def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Run the command line in `tmp_path` and give the one line that a mistake is answered with.
+
+    In this process, which has loaded its libraries already; nothing new may be left in the folder.
+    """
+
+    def answer(*arguments: str) -> str:
+        before = sorted(tmp_path.iterdir())
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["heliograph", *arguments])
+        monkeypatch.setattr(signal, "signal", lambda *_: None)  # the test runner keeps its own
+        with pytest.raises(SystemExit) as leave:
+            main()
+        message = capfd.readouterr().err
+        assert leave.value.code == 2, message
+        assert len(message.strip().splitlines()) == 1, message
+        assert sorted(tmp_path.iterdir()) == before
+        return message
+
+    return answer

@@ -1,65 +1,17 @@
 """The command line as a user meets it: a real process, its files, its exit code and its one line of error."""
 
-import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 from PIL import Image
 
-from heliograph.cli import main
+from tests.commands import SMALL, decoded, run
 from tests.media.clips import moving, write_video
-
-SMALL = ("--height", "64", "--width", "64", "--steps", "1,1,1")
-
-
-@pytest.fixture(scope="module")
-def model(fast_folder: Path) -> tuple[str, str]:
-    """The option that names the random tiny model."""
-    return "--model", str(fast_folder)
-
-
-def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """`heliograph …` in a folder."""
-    command = [sys.executable, "-m", "heliograph.cli", *arguments]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, timeout=120, env=environment, check=False
-    )
-
-
-@pytest.fixture
-def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """Run the command line in `tmp_path` and give the one line that a mistake is answered with.
-
-    In this process, which has loaded its libraries already; nothing new may be left in the folder.
-    """
-
-    def answer(*arguments: str) -> str:
-        before = sorted(tmp_path.iterdir())
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", ["heliograph", *arguments])
-        monkeypatch.setattr(signal, "signal", lambda *_: None)  # the test runner keeps its own
-        with pytest.raises(SystemExit) as leave:
-            main()
-        message = capfd.readouterr().err
-        assert leave.value.code == 2, message
-        assert len(message.strip().splitlines()) == 1, message
-        assert sorted(tmp_path.iterdir()) == before
-        return message
-
-    return answer
-
-
-def decoded(path: Path) -> np.ndarray:
-    """All frames of a video file."""
-    with av.open(str(path)) as container:
-        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
 
 
 def test_a_prompt_becomes_an_mp4_with_exactly_the_frames_asked_for(tmp_path: Path, model: tuple[str, str]) -> None:

@@ -152,7 +152,34 @@ def test_doctor_explains_the_machine_and_the_model(tmp_path: Path, model: tuple[
     assert "torch" in result.stdout and "GB" in result.stdout
 
 
-@pytest.mark.parametrize("verb", [(), ("generate",), ("doctor",)])
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("train",), "Missing argument 'PRESET'"),
+        (("train", "stage-one"), "no training preset 'stage-one'"),
+        (("train", "stage-one"), "tiny-adapt-init, tiny-adapt-post"),
+        (("train", "tiny-adapt-init"), "give --output DIR"),
+        (("train", "tiny-adapt-init", "--size", "64"), "384x640"),
+        (("train", "tiny-adapt-init", "--size", "60x64", "--dry-run"), "60"),
+        (("train", "tiny-adapt-init", "--max-steps", "0", "--dry-run"), "too small"),
+        (("train", "tiny-adapt-init", "--devices", "0", "--dry-run"), "x>=1"),
+        (("train", "tiny-adapt-init", "--layout", "heap"), "'replicate', 'shard'"),
+        (("train", "tiny-distill-dmd", "--start", "nowhere", "--dry-run"), "nowhere"),
+        (("prepare", "clips"), "--output"),
+        (("prepare", "clips", "--output", "out", "--size", "big"), "384x640"),
+        (("prepare", "clips", "--output", "out", "--min-frames", "5"), "min_frames=5"),
+        (("prepare", "prompts.txt", "--ode-pairs", "--output", "out"), "prompts.txt cannot be read"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
+)
+def test_a_mistake_in_training_is_answered_with_one_line_and_exit_2(
+    refused: Callable[..., str], arguments: tuple[str, ...], words: str
+) -> None:
+    message = refused(*arguments)
+    assert words in message, message
+
+
+@pytest.mark.parametrize("verb", [(), ("generate",), ("doctor",), ("train",), ("prepare",)])
 def test_help_shows_an_example_without_loading_pytorch(verb: tuple[str, ...]) -> None:
     code = f"""
 import sys

@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 import click
 
 from heliograph.errors import UserError
+from heliograph.train_cli import prepare, train
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
@@ -135,6 +136,10 @@ def doctor(model: str, height: int | None, width: int | None, *, as_json: bool) 
 
     report = doctor_report(model, height, width)
     click.echo(json.dumps(report.as_json(), indent=2) if as_json else "\n".join(report.lines()))
+
+
+app.add_command(prepare)
+app.add_command(train)
 
 
 def main() -> NoReturn:

@@ -110,6 +110,19 @@ def test_a_dry_run_says_the_cost_and_writes_nothing(tiny: Path, tmp_path: Path) 
     ]
 
 
+@pytest.mark.parametrize("name", TRAINING)
+def test_a_dry_run_of_every_preset_tells_settings_parameters_tokens_and_memory(name: str, tiny: Path) -> None:
+    start = ("--start", tiny) if name.startswith("tiny") else ()
+    scores = ("--scores", tiny) if start and TRAINING[name].scores else ()
+    lines = call(name, "--dry-run", *start, *scores)
+    assert lines[0] == f"preset {name}"
+    text = "\n".join(lines)
+    assert "loop.max_steps = " in text and "optimiser.learning_rate = " in text
+    assert "parameters, " in text and " of them trained" in text and "tokens on 1 device(s)" in text
+    assert "GB on each device" in text and any(line.startswith("student ") for line in lines)
+    assert lines[-1].startswith(("fits: ", "does not fit: ")) and " GB" in lines[-1]
+
+
 MISTAKES: Sequence[tuple[tuple[str, ...], str]] = [
     (("stage-one",), "no training preset 'stage-one'"),
     (("tiny-adapt-init", "--data", "SHARDS"), "no place for the run: give --output"),

@@ -18,7 +18,7 @@ from heliograph.tiny import write_random_tiny
 GIB = 2**30
 LAPTOP = Machine((), 16 * GIB, 12 * GIB, 500 * 10**9, 8)
 H100 = Device("cuda:0", "NVIDIA H100", 80 * GIB, 79 * GIB, has_bf16=True, capability=(9, 0))
-SERVER = Machine((H100,), 256 * GIB, 250 * GIB, 10**12, 64, has_torchao=True)
+SERVER = Machine((H100,), 256 * GIB, 250 * GIB, 10**12, 64)
 
 
 @pytest.fixture(scope="module")

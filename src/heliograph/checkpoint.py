@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from transformers import UMT5EncoderModel
 
     from heliograph.autoencoder import FastAutoencoder
+    from heliograph.linear_autoencoder import LinearAutoencoder
     from heliograph.model.transformer import HeliosTransformer3DModel
 
 TINY = "tiny"
@@ -528,6 +529,17 @@ def load_fast_vae(folder: ModelFolder, dtype: torch.dtype, device: Place) -> "Fa
     return cast("FastAutoencoder", _load_vae(folder, FastAutoencoder, dtype, device))
 
 
+def load_linear_vae(folder: ModelFolder, dtype: torch.dtype, device: Place) -> "LinearAutoencoder":
+    """The autoencoder with a linear code, in `dtype` and evaluation mode.
+
+    Raises:
+        CheckpointError: the folder holds another autoencoder, or its weights do not fit its configuration.
+    """
+    from heliograph.linear_autoencoder import LinearAutoencoder  # noqa: PLC0415
+
+    return cast("LinearAutoencoder", _load_vae(folder, LinearAutoencoder, dtype, device))
+
+
 def _load_vae(folder: ModelFolder, kind: "type[ConfigMixin]", dtype: torch.dtype, device: Place) -> nn.Module:
     """An autoencoder of diffusers' kind, whose configuration is all that its constructor takes."""
     weights = folder.part("vae")
@@ -566,6 +578,22 @@ def load_weights(
     table = tensor_table(folder)
     check_tensors(table, _expected_shapes(module, table))
     place = device if callable(device) else lambda _: device
+    fill_module(module, table, dtype, place, keep_in_fp32)
+    _move_buffers(module, place, table)
+    left = [name for name, tensor in _tensors(module) if tensor.is_meta and place(name).type != "meta"]
+    assert not left, f"still without memory after loading {folder}: {left}"
+    module.eval()
+
+
+def fill_module(
+    module: nn.Module,
+    table: Mapping[str, TensorInfo],
+    dtype: torch.dtype,
+    place: Callable[[str], torch.device],
+    keep_in_fp32: Collection[str] = FP32_COMPONENTS,
+    prefix: str = "",
+) -> None:
+    """Read the stored tensors whose names begin with `prefix` into the module that has them without it."""
 
     def settled(name: str, shard: safe_open) -> torch.Tensor:
         target = torch.float32 if set(keep_in_fp32) & set(name.split(".")) else dtype
@@ -574,14 +602,11 @@ def load_weights(
         # A copy even where nothing changes: a view would keep the whole file mapped for as long as the model lives.
         return shard.get_tensor(name).to(device=place(name), dtype=target, copy=True)
 
-    for file in sorted({info.file for info in table.values()}):
+    for file in sorted({info.file for name, info in table.items() if name.startswith(prefix)}):
         with _opened(file, "pt") as shard:
-            tensors = {name: settled(name, shard) for name in shard.offset_keys()}
+            names = [name for name in shard.offset_keys() if name.startswith(prefix)]
+            tensors = {name.removeprefix(prefix): settled(name, shard) for name in names}
         module.load_state_dict(tensors, strict=False, assign=True)
-    _move_buffers(module, place, table)
-    left = [name for name, tensor in _tensors(module) if tensor.is_meta and place(name).type != "meta"]
-    assert not left, f"still without memory after loading {folder}: {left}"
-    module.eval()
 
 
 def _expected_shapes(module: nn.Module, table: Mapping[str, TensorInfo]) -> dict[str, tuple[int, ...]]:

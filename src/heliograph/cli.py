@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 import click
 
 from heliograph.errors import UserError
+from heliograph.serve.verb import serve
 from heliograph.train_cli import prepare, train
 
 EXIT_USER_ERROR = 2
@@ -65,8 +66,8 @@ def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--dtype",
             default="auto",
             show_default=True,
-            type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
-            help="Number format of the transformer and the text encoder.",
+            type=click.Choice(["auto", "float32", "bfloat16", "float16", "int8"]),
+            help="Number format of transformer and text encoder; int8 rounds the transformer's matrices.",
         ),
     )
     for option in reversed(options):
@@ -140,6 +141,9 @@ def doctor(model: str, height: int | None, width: int | None, *, as_json: bool) 
 
 app.add_command(prepare)
 app.add_command(train)
+
+
+app.add_command(serve)
 
 
 def main() -> NoReturn:

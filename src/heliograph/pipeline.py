@@ -22,7 +22,7 @@ from heliograph.config import StartNoise
 from heliograph.engine.engine import Engine, load_engine, native_size
 from heliograph.engine.machine import this_machine
 from heliograph.engine.needs import needs_of, workload_of
-from heliograph.engine.placement import Plan, choose, plans_for
+from heliograph.engine.placement import Plan, choose, choose_rounded, plans_for
 from heliograph.engine.session import Chunk, Session, resume
 from heliograph.errors import UserError
 from heliograph.media.frames import Fit, fill, read_first_frame, read_image, read_video
@@ -103,7 +103,7 @@ class HeliosPipeline:
         Args:
             model: `tiny`, a folder, or a hub id.
             device: `auto`, or a device of PyTorch such as `cpu`, `cuda`, `cuda:1`, `mps`.
-            dtype: `auto`, `float32`, `bfloat16` or `float16`.
+            dtype: `auto`, `float32`, `bfloat16` or `float16`; `int8` rounds the transformer's matrices to 8 bits.
             prompts: prompts that will be used, the negative one included. Where the text encoder does not fit beside
                 the transformer they are encoded first; any other prompt then loads the text encoder again.
 
@@ -205,11 +205,12 @@ def choose_plan(folder: ModelFolder, device: str, dtype: str) -> Plan:
     Raises:
         UserError: there is no such device or dtype, or nothing fits; the message says what is missing.
     """
-    if dtype != "auto" and dtype not in DTYPES:
-        raise UserError(f"dtype={dtype!r} is not known; use auto, {', '.join(DTYPES)}")
+    if dtype not in ("auto", "int8") and dtype not in DTYPES:
+        raise UserError(f"dtype={dtype!r} is not known; use auto, {', '.join(DTYPES)}, or int8 for 8-bit weights")
     height, width = native_size(folder.path)
     needs = needs_of(folder, workload_of(folder, height, width))
-    return choose(plans_for(needs, this_machine(folder.path), DTYPES.get(dtype)), device)
+    plans = plans_for(needs, this_machine(folder.path), DTYPES.get(dtype))
+    return choose_rounded(plans, device) if dtype == "int8" else choose(plans, device)
 
 
 def as_picture(image: Picture, height: int, width: int) -> Float[Tensor, "1 3 H W"]:

@@ -15,6 +15,7 @@ from heliograph.engine.session import Session
 from heliograph.memory import History
 from heliograph.request import Request
 from heliograph.timeline import Cue, PromptTimeline
+from tests.small import relative_error
 
 WHOLE = Plan("whole", "cpu", "cpu", torch.float32, resident_blocks=2, device_bytes=0, host_bytes=0)
 
@@ -41,6 +42,16 @@ def test_every_way_of_running_gives_the_same_latents(tiny_folder: Path, plan: Pl
     folder = open_model(str(tiny_folder))
     want = chunks(load_engine(folder, WHOLE), ("a fish", "a boat"))
     assert torch.equal(chunks(load_engine(folder, plan, ("a fish", "a boat")), ("a fish", "a boat")), want)
+
+
+def test_rounded_weights_take_a_byte_each_and_change_the_video_slightly(tiny_folder: Path) -> None:
+    folder = open_model(str(tiny_folder))
+    engine = load_engine(folder, replace(WHOLE, way="int8 weights", is_exact=False), ("a fish",))
+    blocks = engine.denoiser.transformer.blocks
+    assert all(tensor.dtype == torch.int8 for name, tensor in blocks.state_dict().items() if ".levels" in name)
+    assert sum(tensor.numel() for name, tensor in blocks.state_dict().items() if ".levels" in name) > 50_000
+    got, want = chunks(engine, ("a fish",)), chunks(load_engine(folder, WHOLE), ("a fish",))
+    assert 0 < relative_error(got, want) < 0.05
 
 
 def test_a_released_text_encoder_is_loaded_once_for_all_prompts_known_beforehand(tiny_folder: Path) -> None:

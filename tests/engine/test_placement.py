@@ -33,7 +33,7 @@ from heliograph.engine.needs import (
     released_needs,
     workload_of,
 )
-from heliograph.engine.placement import WAYS, Plan, choose, plans_for
+from heliograph.engine.placement import WAYS, Plan, choose, choose_rounded, plans_for
 from heliograph.errors import CheckpointError, UserError
 from heliograph.model.memo import Memos
 from heliograph.model.transformer import HeliosTransformer3DModel
@@ -64,7 +64,7 @@ def machine(device: Device | None, host_gib: float) -> Machine:
     """A machine of which 1.5 GiB of host memory are in use."""
     total = int(host_gib * GIB)
     devices = () if device is None else (device,)
-    return Machine(devices, total, total - 3 * GIB // 2, 500 * GB, 8, None, has_torchao=True)
+    return Machine(devices, total, total - 3 * GIB // 2, 500 * GB, 8, None)
 
 
 def plan_of(plans: list[Plan], way: str, device: str = "cuda:0") -> Plan:
@@ -452,15 +452,21 @@ def test_rounded_weights_are_never_chosen_by_themselves() -> None:
     plans = plans_for(RELEASED, machine(card(24), 16))
     plans = [plan for plan in plans if "blocks" not in plan.way]
     assert plan_of(plans, "int8 weights").fits
-    with pytest.raises(UserError, match="'int8 weights' would fit on cuda:0, on request"):
+    with pytest.raises(UserError, match="with --dtype int8, 'int8 weights' would fit on cuda:0"):
         choose(plans)
 
 
-def test_rounded_weights_need_their_package() -> None:
-    without = replace(machine(card(80), 64), has_torchao=False)
-    plan = plan_of(plans_for(RELEASED, without), "int8 weights")
-    assert not plan.fits
-    assert plan.obstacle == "needs the package torchao"
+def test_rounded_weights_are_chosen_where_they_are_asked_for() -> None:
+    plan = choose_rounded(plans_for(RELEASED, machine(card(24), 16)))
+    assert (plan.way, plan.device, plan.is_exact) == ("int8 weights", "cuda:0", False)
+    assert choose_rounded(plans_for(RELEASED, machine(None, 64)), "cpu").device == "cpu"
+
+
+def test_rounded_weights_that_do_not_fit_are_refused_with_what_is_short() -> None:
+    with pytest.raises(UserError, match=r"'int8 weights' on cuda:0 is short of .* of memory on cuda:0"):
+        choose_rounded(plans_for(RELEASED, machine(card(8), 64)), "cuda")
+    with pytest.raises(UserError, match="no device 'mps'"):
+        choose_rounded(plans_for(RELEASED, machine(card(8), 64)), "mps")
 
 
 def test_cpu_runs_small_models_exactly_and_large_ones_in_half_the_memory(written: Path) -> None:
@@ -481,12 +487,12 @@ def test_apple_gpu_counts_host_and_device_memory_once() -> None:
     free = 60 * GIB
     apple = Device("mps", "Apple GPU", free, free, has_bf16=True, shares_host_memory=True)
     plans = plans_for(RELEASED, machine(apple, 96))
-    assert [plan.way for plan in plans if plan.device == "mps"] == ["whole", "text encoder released"]
+    assert [plan.way for plan in plans if plan.device == "mps"] == ["whole", "text encoder released", "int8 weights"]
     chosen = choose(plans)
     assert (chosen.device, chosen.dtype) == ("mps", BF16)
     assert chosen.host_bytes > chosen.device_bytes > RELEASED.score_bytes(BF16)
     small = plans_for(RELEASED, machine(apple, 32))
-    assert not any(plan.fits for plan in small)
+    assert [plan.way for plan in small if plan.fits] == ["int8 weights"]
 
 
 def test_gpu_without_bfloat16_runs_float16_and_says_why() -> None:

@@ -12,6 +12,7 @@ from heliograph.config import MemoryConfig, SamplerConfig
 from heliograph.engine.offload import offload_blocks
 from heliograph.engine.placement import Plan
 from heliograph.engine.prompts import TextEmbeddings
+from heliograph.engine.quantise import load_int8_transformer
 from heliograph.model.denoiser import TransformerDenoiser
 from heliograph.presets import sampler_for
 from heliograph.text import load_text_encoder
@@ -58,7 +59,10 @@ def load_engine(folder: ModelFolder, plan: Plan, prompts: tuple[str, ...] = ()) 
     stays = plan.way in ("whole", "text encoder offloaded")
     texts = TextEmbeddings(lambda: load_text_encoder(folder, plan.dtype, text_device), stays=stays)
     texts.encode(prompts)
-    transformer = load_transformer(folder, plan.dtype, plan.place)
+    if plan.way == "int8 weights":
+        transformer = load_int8_transformer(folder, plan)
+    else:
+        transformer = load_transformer(folder, plan.dtype, plan.place)
     if plan.way in ("blocks offloaded", "blocks on disk"):
         offload_blocks(transformer, folder, plan)
     # The autoencoder runs in float32, as the reference does: its latents are what all later chunks remember.

@@ -4,7 +4,6 @@ import os
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 import psutil
@@ -47,7 +46,6 @@ class Machine:
     disk_free_bytes: int
     num_cores: int
     container: ContainerLimit | None = None
-    has_torchao: bool = False
 
     @property
     def host_free_bytes(self) -> int:
@@ -72,7 +70,6 @@ def this_machine(disk: Path) -> Machine:
         disk_free_bytes=shutil.disk_usage(disk).free,
         num_cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         container=container_limit(),
-        has_torchao=find_spec("torchao") is not None,
     )
 
 

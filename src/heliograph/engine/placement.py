@@ -31,8 +31,8 @@ WAYS: Mapping[Way, str] = {
     "step brings them to the device; prompts are encoded first, then the text encoder is freed",
     "blocks on disk": "transformer blocks that do not fit stay in the model's files, and every step reads them there; "
     "prompts are encoded first, then the text encoder is freed",
-    "int8 weights": "the transformer's matrices are rounded to 8 bits (torchao), which changes the picture slightly, "
-    "so only on request; prompts are encoded first, then the text encoder is freed",
+    "int8 weights": "the transformer's matrices are rounded to 8 bits, which changes the picture slightly, "
+    "so only on request (--dtype int8); prompts are encoded first, then the text encoder is freed",
 }
 """What each way means for whoever uses it."""
 
@@ -44,6 +44,8 @@ RUNTIME_BYTES = {"cpu": 500_000_000, "mps": 500_000_000, "cuda": 2_000_000_000}
 
 CONTEXT_BYTES = {"cpu": 0, "mps": 500_000_000, "cuda": 800_000_000}
 """Device memory of the driver's context, kernels and the workspaces of the matrix libraries; an allowance."""
+
+_HELP = "Free memory, ask for a smaller picture, or use a smaller model"
 
 BLOCKS_IN_FLIGHT = 2
 """Blocks on the device while others stream through it: the one at work and the one being copied."""
@@ -77,7 +79,7 @@ class Plan:
     `dtype` is the transformer's and the text encoder's; the autoencoder is float32. The first `resident_blocks` blocks
     stay on the device, the others are offloaded. `device_bytes` and `host_bytes` are the highest demand at any time; a
     GPU that shares the host's memory counts in both. `is_exact` says that weights are rounded no further than to
-    `dtype`. A plan fits when it has no `shortfalls` and no `missing_packages`; `reasons` say
+    `dtype`. A plan fits when it has no `shortfalls`; `reasons` say
     what it means for the user and why it runs in this dtype.
     """
 
@@ -90,18 +92,17 @@ class Plan:
     host_bytes: int
     is_exact: bool = True
     shortfalls: tuple[Shortfall, ...] = ()
-    missing_packages: tuple[str, ...] = ()
     reasons: tuple[str, ...] = ()
 
     @property
     def fits(self) -> bool:
         """Whether the machine has all that the plan takes."""
-        return not self.shortfalls and not self.missing_packages
+        return not self.shortfalls
 
     @property
     def obstacle(self) -> str:
         """What the plan lacks, in words; empty if it fits."""
-        return ", ".join([*map(str, self.shortfalls), *(f"needs the package {name}" for name in self.missing_packages)])
+        return ", ".join(map(str, self.shortfalls))
 
     def place(self, tensor_name: str) -> torch.device:
         """Where the transformer's tensor of this name is kept; `meta`, no memory, stands for its file on disk."""
@@ -142,7 +143,7 @@ def choose(plans: Sequence[Plan], device: str = "auto") -> Plan:
     Raises:
         UserError: none fits; says for each device what comes closest and what it is short of.
     """
-    here = [plan for plan in plans if device in ("auto", plan.device, plan.device.partition(":")[0])]
+    here = [plan for plan in plans if device in ("auto", plan.device, _kind(plan.device))]
     if not here:
         known = ", ".join(dict.fromkeys(plan.device for plan in plans))
         raise UserError(f"there is no device {device!r} here; use auto or one of: {known}")
@@ -151,6 +152,21 @@ def choose(plans: Sequence[Plan], device: str = "auto") -> Plan:
         raise UserError(_nothing_fits(here))
     order = list(WAYS)
     return min(fitting, key=lambda plan: (plan.device == "cpu", order.index(plan.way)))
+
+
+def choose_rounded(plans: Sequence[Plan], device: str = "auto") -> Plan:
+    """The first plan with 8-bit weights that fits; `device` as for `choose`.
+
+    Raises:
+        UserError: none fits; says what the closest one lacks.
+    """
+    rounded = [plan for plan in plans if not plan.is_exact and device in ("auto", plan.device, _kind(plan.device))]
+    if not rounded:
+        raise UserError(f"there is no device {device!r} here that could hold 8-bit weights; use auto")
+    for plan in rounded:
+        if plan.fits:
+            return plan
+    raise UserError(f"{rounded[0].way!r} on {rounded[0].device} is {rounded[0].obstacle}; {_HELP}")
 
 
 def preferred_dtype(needs: ModelNeeds, device: Device | None) -> tuple[torch.dtype, str]:
@@ -162,6 +178,10 @@ def preferred_dtype(needs: ModelNeeds, device: Device | None) -> tuple[torch.dty
     if device.has_bf16:
         return torch.bfloat16, "what the models were trained in"
     return torch.float16, f"{device.label} has no bfloat16"
+
+
+def _kind(device: str) -> str:
+    return device.partition(":")[0]
 
 
 def name_of(dtype: torch.dtype) -> str:
@@ -220,7 +240,12 @@ def _shared_memory_plans(needs: ModelNeeds, device: Device | None, dtype: torch.
     p = _pieces(needs, device.kind if device else "cpu", dtype)
     together = p.transformer + p.text_encoder + max(p.making, p.encoding)
     in_turn = max(p.transformer + p.making, p.text_encoder + p.encoding)
-    ways: tuple[tuple[Way, int], ...] = (("whole", together), ("text encoder released", in_turn))
+    int8 = max(_int8_bytes(needs, dtype) + p.making, p.text_encoder + p.encoding)
+    ways: tuple[tuple[Way, int], ...] = (
+        ("whole", together),
+        ("text encoder released", in_turn),
+        ("int8 weights", int8),
+    )
     return [
         Plan(
             way=way,
@@ -230,6 +255,7 @@ def _shared_memory_plans(needs: ModelNeeds, device: Device | None, dtype: torch.
             resident_blocks=needs.transformer.num_blocks,
             device_bytes=p.context + size if device else 0,
             host_bytes=p.runtime + p.context + size,
+            is_exact=way != "int8 weights",
         )
         for way, size in ways
     ]
@@ -256,10 +282,14 @@ def _own_memory_plans(needs: ModelNeeds, device: Device, dtype: torch.dtype) -> 
     )
     first = _encoding_plan(whole, p, device)
     released = _after(first, "text encoder released", p.context + p.making + p.transformer, p.runtime)
-    # One block at a time is rounded, so one is there in both forms.
-    int8 = needs.transformer.int8_bytes(dtype) + needs.transformer.largest_block.bytes_in(dtype)
+    int8 = _int8_bytes(needs, dtype)
     rounded = replace(_after(first, "int8 weights", p.context + p.making + int8, p.runtime), is_exact=False)
     return [whole, offloaded, released, *_streamed_plans(first, p, needs.transformer, device), rounded]
+
+
+def _int8_bytes(needs: ModelNeeds, dtype: torch.dtype) -> int:
+    """The transformer with rounded matrices; one block at a time is rounded, so one is there in both forms."""
+    return needs.transformer.int8_bytes(dtype) + needs.transformer.largest_block.bytes_in(dtype)
 
 
 def _encoding_plan(whole: Plan, p: _Pieces, device: Device) -> Plan:
@@ -303,11 +333,9 @@ def _judged(plan: Plan, device: Device | None, machine: Machine, dtype_reason: s
         (f"memory on {plan.device}", plan.device_bytes, device.free_bytes if device else 0),
         (host, plan.host_bytes, machine.host_free_bytes),
     ]
-    needs_torchao = plan.way == "int8 weights" and not machine.has_torchao
     return replace(
         plan,
         shortfalls=tuple(Shortfall(*resource) for resource in resources if resource[1] > resource[2]),
-        missing_packages=("torchao",) if needs_torchao else (),
         reasons=(WAYS[plan.way], dtype_reason),
     )
 
@@ -323,6 +351,6 @@ def _nothing_fits(plans: Sequence[Plan]) -> str:
         for device in dict.fromkeys(plan.device for plan in exact)
     ]
     text = "; ".join(f"on {plan.device}, {plan.way!r} comes closest and is {plan.obstacle}" for plan in closest)
-    rounded = [plan.device for plan in plans if plan.fits]
-    hint = f"; 'int8 weights' would fit on {rounded[0]}, on request" if rounded else ""
-    return f"the model does not fit: {text}{hint}. Free memory, ask for a smaller picture, or use a smaller model"
+    rounded = [plan.device for plan in plans if plan.fits and not plan.is_exact]
+    hint = f"; with --dtype int8, 'int8 weights' would fit on {rounded[0]}" if rounded else ""
+    return f"the model does not fit: {text}{hint}. {_HELP}"

@@ -1,6 +1,6 @@
 """A live, steerable rollout: chunk after chunk, with prompts that may change between chunks; saved, resumed, forked."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +14,12 @@ from heliograph.engine.state import SessionState, read_state, write_state
 from heliograph.errors import StateError
 from heliograph.memory import History, Tiers
 from heliograph.model.denoiser import Condition
-from heliograph.request import Request
+from heliograph.request import Request, chosen_sampler
 from heliograph.rollout import StepReport, Turn, next_turn
 from heliograph.sample import Branches
 from heliograph.seeds import RequestSeeds
 from heliograph.text import check_prompt
+from heliograph.timeline import require_text
 from heliograph.vae import to_uint8
 
 
@@ -71,6 +72,24 @@ class Session:
             UserError: the prompt is empty or not valid text; the session goes on as it was.
         """
         self.request = self.request.with_prompt(self.num_chunks, check_prompt(prompt), transition_chunks)
+        return self.num_chunks
+
+    def set_negative_prompt(self, prompt: str) -> int:
+        """Change what to avoid, from the next chunk on; returns that chunk's index. Empty text avoids nothing.
+
+        Raises:
+            UserError: it is no valid text.
+        """
+        self.request = replace(self.request, negative_prompt=require_text(prompt))
+        return self.num_chunks
+
+    def set_guidance(self, scale: float) -> int:
+        """Weigh the prompt differently, from the next chunk on; returns that chunk's index. 1 turns guidance off.
+
+        Raises:
+            UserError: the scale is out of range.
+        """
+        self.request = replace(self.request, sampler=chosen_sampler(self.request.sampler, guidance_scale=scale))
         return self.num_chunks
 
     def is_truncated(self, prompt: str) -> bool:

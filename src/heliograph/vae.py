@@ -13,7 +13,7 @@ from einops import rearrange, repeat
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from heliograph.checkpoint import ModelFolder, Place, load_fast_vae, load_vae
+from heliograph.checkpoint import ModelFolder, Place, load_fast_vae, load_linear_vae, load_vae
 from heliograph.errors import CheckpointError, UserError
 from heliograph.seeds import Generators
 from heliograph.shapes import CHUNK_FRAMES, CHUNK_LATENTS, LATENT_STRIDE
@@ -143,7 +143,11 @@ def to_uint8(frames: Float[Tensor, "b 3 f H W"]) -> UInt8[Tensor, "b f H W 3"]:
 Loader = Callable[[ModelFolder, torch.dtype, Place], Autoencoder]
 
 LOADERS: Mapping[tuple[str, str], Loader] = MappingProxyType(
-    {("diffusers", "AutoencoderKLWan"): load_vae, ("heliograph", "FastAutoencoder"): load_fast_vae}
+    {
+        ("diffusers", "AutoencoderKLWan"): load_vae,
+        ("heliograph", "FastAutoencoder"): load_fast_vae,
+        ("heliograph", "LinearAutoencoder"): load_linear_vae,
+    }
 )
 """How to load each supported (library, class) of `model_index.json`; this package's own are of "heliograph"."""
 

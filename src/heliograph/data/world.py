@@ -97,11 +97,11 @@ class WorldSource:
         first = first_window(chunk, self.drawing.memory_frames)
         num_frames = (chunk + 1 - first) * CHUNK_FRAMES
         footage = render([record], [first * CHUNK_FRAMES], num_frames, clips.height, clips.width, device)
-        windows = _unit(footage.frames[0]).split(CHUNK_FRAMES, dim=2)
+        windows = unit_pixels(footage.frames[0]).split(CHUNK_FRAMES, dim=2)
         latents = torch.cat([self.codec.encode_chunk(window, generator) for window in windows])
         history, target = cut_history(latents, self.drawing.memory_frames)
         start = render([record], [0], 1, clips.height, clips.width, device).frames[0]
-        anchor = anchor_of(self.codec.encode_image(_unit(start)[:, :, 0], generator)[0], chunk)
+        anchor = anchor_of(self.codec.encode_image(unit_pixels(start)[:, :, 0], generator)[0], chunk)
         weight = 1 + (clips.subject_weight - 1) * cell_share(footage.mask[0, -CHUNK_FRAMES:])
         return history.cpu(), target.cpu(), anchor.cpu(), weight[None].cpu()
 
@@ -114,6 +114,6 @@ def cell_share(mask: Float[Tensor, "f h w"]) -> Float[Tensor, "t h2 w2"]:
     return torch.cat([head, rest])
 
 
-def _unit(frames: UInt8[Tensor, "f 3 h w"]) -> Float[Tensor, "1 3 f h w"]:
+def unit_pixels(frames: UInt8[Tensor, "f 3 h w"]) -> Float[Tensor, "1 3 f h w"]:
     """Bytes as the autoencoder takes them, in [-1, 1]."""
     return rearrange(frames, "f c h w -> 1 c f h w").float() / 127.5 - 1

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -14,6 +15,8 @@ from heliograph.data.clips import DataError
 from heliograph.data.loader import Drawing, ShardSource, Share, Source
 from heliograph.data.shards import DATASET_FILE, ShardFolder, open_shards
 from heliograph.data.world import WorldClips, WorldSource
+from heliograph.data.world_cache import CACHE_FILE, WorldCacheSource, code_digest, read_cache_info
+from heliograph.embedded.render import MIX
 from heliograph.errors import CheckpointError
 from heliograph.model.transformer import HeliosTransformer3DModel
 from heliograph.shapes import check_size
@@ -132,6 +135,8 @@ def open_data(names: Sequence[str], shares: Sequence[float], config: TrainConfig
         if len(names) > 1:
             raise DataError(f"{WORLD} cannot be mixed with folders; give it alone")
         return _open_world(config, drawing, beside)
+    if (Path(names[0]) / CACHE_FILE).exists():
+        return _open_cache(names, config, drawing, beside)
     if config.trains_text:
         raise DataError(f"{config.name} trains the text encoder, and prepared data hold embeddings; use --data {WORLD}")
     folders = [_open_folder(Path(name), config) for name in names]
@@ -213,8 +218,27 @@ def _open_pairs(names: Sequence[str], config: TrainConfig, drawing: Drawing) -> 
     return PairSource(Path(names[0]), drawing)
 
 
+def _open_cache(names: Sequence[str], config: TrainConfig, drawing: Drawing, beside: Beside) -> WorldCacheSource:
+    """Clips of the world that were rendered before, with the captions of the embedded model's mix."""
+    if len(names) > 1:
+        raise DataError(f"a cache of the world cannot be mixed with other data; give {names[0]} alone")
+    folder = Path(names[0])
+    info = read_cache_info(folder)
+    if info.code != code_digest(beside.codec()):
+        raise DataError(f"{folder} holds latents of another autoencoder; render it with the one training starts from")
+    if (info.height, info.width) != config.size:
+        raise DataError(f"{folder} holds {info.height}x{info.width}, {config.name} trains on {config.size}; see --size")
+    encoder = beside.text(torch.float32)
+    if config.trains_text:
+        tokens = partial(tokens_of, encoder)
+        return WorldCacheSource(folder, MIX, drawing, config.subject_weight, tokens=tokens)
+    return WorldCacheSource(
+        folder, MIX, drawing, config.subject_weight, text=lambda captions: encoder.encode(captions).embedding
+    )
+
+
 def _open_world(config: TrainConfig, drawing: Drawing, beside: Beside) -> WorldSource:
-    clips = WorldClips(*config.size)
+    clips = WorldClips(*config.size, subject_weight=config.subject_weight)
     encoder = beside.text(torch.float32)
     if not config.trains_text:
         return WorldSource(beside.codec(), lambda captions: encoder.encode(captions).embedding, clips, drawing)

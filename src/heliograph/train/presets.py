@@ -60,6 +60,7 @@ class TrainConfig:
         scores, critic: for distillation, the backbone of teacher and critic, and the critic's adapter.
         network: sizes of a network that is trained from scratch; None trains that of `start`.
         trains_text: the text encoder is trained along (the data must then hold tokens, as the world's do).
+        subject_weight: what a latent cell that shows a subject counts in the loss, where the data say which do.
         layout, scores_layout: how the student, and teacher and critic, are laid out over several processes. A
             student that is distilled takes another number of steps in every process, so it can only be replicated.
         saves_memory: blocks are computed again in the backward pass.
@@ -79,6 +80,7 @@ class TrainConfig:
     critic: AdapterConfig | None = None
     network: NetworkSizes | None = None
     trains_text: bool = False
+    subject_weight: float = 1.0
     layout: Layout = "shard"
     scores_layout: Layout = "shard"
     saves_memory: bool = True
@@ -271,11 +273,57 @@ def _tiny_stage(stage: StageConfig) -> StageConfig:
             )
 
 
+EMBEDDED_NETWORK = NetworkSizes(
+    num_layers=6, num_attention_heads=3, attention_head_dim=64, ffn_dim=768, rope_dim=(24, 20, 20)
+)
+"""4.9 million parameters: the transformer of the embedded model."""
+
+
+def _embedded() -> tuple[TrainConfig, ...]:
+    """The phases that make the embedded model from nothing (`runs/embedded.sh`): everything is trained, on one CPU."""
+    adapt = TrainConfig(
+        name="embedded-adapt",
+        stage=AdaptConfig("logit_normal", CORRECT_PAST, Optimiser(1.5e-3, (0.9, 0.99), 1e-2)),
+        start=StartPoint("tiny"),
+        adapter=None,
+        loop=LoopConfig(500, rate="warmup", warmup_steps=100, checkpoint_every=100, keep_checkpoints=2, seed=50),
+        batch_size=8,
+        kind="base",
+        size=(64, 64),
+        network=EMBEDDED_NETWORK,
+        trains_text=True,
+        subject_weight=4.0,
+        layout="replicate",
+        saves_memory=False,
+    )
+    multiscale = replace(
+        adapt,
+        name="embedded-multiscale",
+        stage=MultiscaleConfig(repeats=(1, 1, 1), past=CORRECT_PAST, optimiser=Optimiser(1.5e-3, (0.9, 0.99), 1e-2)),
+        loop=replace(adapt.loop, max_steps=3600, rate="cosine", seed=51),
+        kind="mid",
+        network=None,
+        ema=EmaConfig(0.995, 200),
+    )
+    ode = replace(
+        adapt,
+        name="embedded-ode",
+        stage=OdeConfig(num_chunks=3, weight=1.0, optimiser=Optimiser(3e-4, (0.9, 0.99), 1e-3)),
+        loop=replace(adapt.loop, max_steps=200, rate="cosine", warmup_steps=10, seed=52),
+        batch_size=4,
+        kind="distilled",
+        network=None,
+        trains_text=False,
+        ema=EmaConfig(0.98, 20),
+    )
+    return adapt, multiscale, ode
+
+
 def _all() -> Mapping[str, TrainConfig]:
     released = list(_PHASES)
     corrected = [correct(config) for config in released if config is not DISTILL_ODE]
     small = [replace(correct(small), name=small.name) for small in map(tiny, released)]
-    return MappingProxyType({config.name: config for config in (*released, *corrected, *small)})
+    return MappingProxyType({config.name: config for config in (*released, *corrected, *small, *_embedded())})
 
 
 TRAINING: Mapping[str, TrainConfig] = _all()

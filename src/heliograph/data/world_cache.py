@@ -1,0 +1,221 @@
+"""Clips of the procedural world, rendered and encoded once: where rendering would cost as much as training.
+
+cache.json                 what is in it and whose latents they are
+parts/00000.safetensors    latents of some clips (float16), their anchors, and how much of each cell shows a subject
+
+Captions are not stored: each visit to a clip draws another one. Made again, only missing parts are rendered.
+"""
+
+import hashlib
+import json
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Int
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from heliograph.data.clips import DataError
+from heliograph.data.diorama import Record
+from heliograph.data.diorama.render import render
+from heliograph.data.loader import Drawing
+from heliograph.data.sections import anchor_of, cut_history, first_window
+from heliograph.data.world import Texts, Tokens, cell_share, unit_pixels
+from heliograph.errors import OutputError
+from heliograph.media.target import write_whole
+from heliograph.seeds import RequestSeeds
+from heliograph.shapes import CHUNK_FRAMES
+from heliograph.train.stage import Batch
+from heliograph.vae import LatentCodec
+
+CACHE_FILE, PARTS_FOLDER = "cache.json", "parts"
+
+CLIPS_PER_PART = 50
+
+BYTE = 255
+"""A share of 1, as it is stored."""
+
+
+@dataclass(frozen=True)
+class CacheInfo:
+    """What all parts have in common; `code` is a digest of the autoencoder's weights."""
+
+    num_clips: int
+    num_chunks: int
+    height: int
+    width: int
+    code: str
+
+    def __post_init__(self) -> None:
+        if min(self.num_clips, self.num_chunks) < 1:
+            raise DataError(f"{self} holds nothing; use 1 or more clips and chunks")
+
+
+@dataclass(frozen=True)
+class Worldly:
+    """Which world is cached: the record of each clip number, and the caption for each visit to a record."""
+
+    record: Callable[[int], Record]
+    caption: Callable[[Record, int], str]
+
+
+def code_digest(codec: LatentCodec) -> str:
+    """Digest of what decides the latents of `codec`: its encoder's weights and the statistics."""
+    config = codec.autoencoder.config
+    digest = hashlib.blake2b(json.dumps([list(config.latents_mean), list(config.latents_std)]).encode(), digest_size=8)
+    state = {} if not isinstance(codec.autoencoder, torch.nn.Module) else codec.autoencoder.state_dict()
+    for name in sorted(name for name in state if not name.startswith("decoder.")):
+        digest.update(name.encode() + state[name].float().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def missing_parts(folder: Path, info: CacheInfo) -> list[int]:
+    """Numbers of the parts that are still to be rendered; takes the folder for this cache.
+
+    Raises:
+        DataError: it holds another cache.
+        OutputError: it cannot be written.
+    """
+    file = folder / CACHE_FILE
+    if file.exists():
+        there = read_cache_info(folder)
+        if there != info:
+            raise DataError(f"{folder} holds another cache: {there} there, {info} now; use another folder")
+    else:
+        try:
+            (folder / PARTS_FOLDER).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"{folder} cannot be written ({error.strerror}); choose another place") from error
+        write_whole(file, json.dumps(asdict(info), indent=2).encode() + b"\n")
+    return [part for part in range(_num_parts(info)) if not _part_file(folder, part).exists()]
+
+
+def write_part(folder: Path, part: int, info: CacheInfo, world: Worldly, codec: LatentCodec) -> None:
+    """Render and encode one part, on the CPU."""
+    first = part * CLIPS_PER_PART
+    rows = [
+        _encode(world.record(clip), info, codec) for clip in range(first, min(first + CLIPS_PER_PART, info.num_clips))
+    ]
+    latents, anchors, shares = (torch.stack(column).contiguous() for column in zip(*rows, strict=True))
+    tensors = {"latents": latents.half(), "anchors": anchors.half(), "shares": (BYTE * shares).round().to(torch.uint8)}
+    write_whole(_part_file(folder, part), save(tensors))
+
+
+def _encode(record: Record, info: CacheInfo, codec: LatentCodec) -> tuple[Tensor, Tensor, Tensor]:
+    """Latents (n c t h w), anchor (c 1 h w) and shares (n t h w) of a clip."""
+    footage = render([record], [0], info.num_chunks * CHUNK_FRAMES, info.height, info.width)
+    frames = unit_pixels(footage.frames[0])
+    latents = torch.cat([codec.encode_chunk(chunk) for chunk in frames.split(CHUNK_FRAMES, dim=2)])
+    shares = torch.stack([cell_share(mask) for mask in footage.mask[0].split(CHUNK_FRAMES)])
+    return latents, codec.encode_image(frames[:, :, 0])[0], shares
+
+
+class WorldCacheSource:
+    """Batches from a cache by number: an epoch is a random order of all clips, of each of which one chunk is shown.
+
+    `text` or `tokens` gives what a batch holds of the captions; the other is None.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        world: Worldly,
+        drawing: Drawing,
+        subject_weight: float,
+        text: Texts | None = None,
+        tokens: Tokens | None = None,
+    ) -> None:
+        """Read all parts into memory.
+
+        Raises:
+            DataError: a part is missing or damaged.
+        """
+        self.info = read_cache_info(folder)
+        self.world, self.drawing, self.subject_weight = world, drawing, subject_weight
+        self.text, self.tokens = text, tokens
+        parts = [_read_part(_part_file(folder, part)) for part in range(_num_parts(self.info))]
+        self._latents, self._anchors, self._shares = (
+            torch.cat([part[name] for part in parts]) for name in ("latents", "anchors", "shares")
+        )
+        self._seeds = RequestSeeds(drawing.seed)
+        self._order = lru_cache(maxsize=2)(self._shuffled)
+
+    def batch(self, number: int) -> tuple[Batch, ...]:
+        """The draws of batch `number`: the same clips and captions, a chunk of each for every draw."""
+        visits = range(number * self.drawing.batch_size, (number + 1) * self.drawing.batch_size)
+        clips = [self._clip(visit) for visit in visits]
+        captions = [
+            self.world.caption(self.world.record(clip), visit) for clip, visit in zip(clips, visits, strict=True)
+        ]
+        text = None if self.text is None else self.text(captions).float().cpu()
+        tokens = None if self.tokens is None else self.tokens(captions).cpu()
+        return tuple(self._draw(clips, f"{number}/{draw}", text, tokens) for draw in range(self.drawing.num_draws))
+
+    def fingerprint(self) -> str:
+        """What the clips are."""
+        return f"world cache, {self.info}, subject weight {self.subject_weight}, seed {self.drawing.seed}"
+
+    def _clip(self, visit: int) -> int:
+        epoch, position = divmod(visit, self.info.num_clips)
+        return self._order(epoch)[position]
+
+    def _shuffled(self, epoch: int) -> list[int]:
+        order = list(range(self.info.num_clips))
+        random.Random(f"{self.drawing.seed}/world/{epoch}").shuffle(order)
+        return order
+
+    def _draw(
+        self,
+        clips: Sequence[int],
+        purpose: str,
+        text: Float[Tensor, "b l d"] | None,
+        tokens: Int[Tensor, "b l"] | None,
+    ) -> Batch:
+        generator = self._seeds.generator(f"world cache/{purpose}")
+        chunks = torch.randint(self.info.num_chunks, (len(clips),), generator=generator).tolist()
+        rows = [self._example(clip, chunk) for clip, chunk in zip(clips, chunks, strict=True)]
+        history, chunk, anchor, weight = (torch.stack(column) for column in zip(*rows, strict=True))
+        return Batch(chunk, history, anchor, text, tokens, weight if self.subject_weight != 1 else None)
+
+    def _example(self, clip: int, chunk: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        memory = self.drawing.memory_frames
+        windows = self._latents[clip, first_window(chunk, memory) : chunk + 1].float()
+        history, target = cut_history(windows, memory)
+        share = self._shares[clip, chunk].float() / BYTE
+        weight = 1 + (self.subject_weight - 1) * share
+        return history, target, anchor_of(self._anchors[clip].float(), chunk), weight[None]
+
+
+def read_cache_info(folder: Path) -> CacheInfo:
+    """What `cache.json` says.
+
+    Raises:
+        DataError: it is missing or damaged.
+    """
+    file = folder / CACHE_FILE
+    try:
+        return CacheInfo(**json.loads(file.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise DataError(f"{folder} holds no {CACHE_FILE}; make a cache of the world first") from None
+    except (OSError, TypeError, ValueError) as error:
+        raise DataError(f"{file} is damaged ({error}); make the cache again in another folder") from error
+
+
+def _num_parts(info: CacheInfo) -> int:
+    return -(-info.num_clips // CLIPS_PER_PART)
+
+
+def _part_file(folder: Path, part: int) -> Path:
+    return folder / PARTS_FOLDER / f"{part:05}.safetensors"
+
+
+def _read_part(file: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise DataError(f"{file} is missing or damaged ({error}); delete it and make the cache again") from error

@@ -1,0 +1,50 @@
+"""The linear code of the embedded model's autoencoder: principal components of the world's patches, in closed form."""
+
+import torch
+from einops import rearrange, repeat
+from jaxtyping import Float
+from torch import Tensor
+
+from heliograph.data.diorama.render import Footage, render
+from heliograph.data.world import cell_share, unit_pixels
+from heliograph.embedded.mix import mixed_record
+from heliograph.linear_autoencoder import PATCH_VALUES, LinearAutoencoder, balanced_std, to_patches
+from heliograph.shapes import CHUNK_FRAMES, FRAME_STRIDE
+
+SUBJECT_WEIGHT = 4.0
+"""What a patch that shows a subject counts, beside 1 for scenery: subjects are small, and what people look at."""
+
+FIRST_SEED = 2**40
+"""Seeds of records from which the code is found; those of training begin at 0."""
+
+
+def fit_code(
+    num_clips: int, height: int, width: int, z_dim: int, decoder: dict[str, tuple[int, ...]]
+) -> LinearAutoencoder:
+    """An autoencoder with the code of `num_clips` clips of 33 frames, and a decoder network that adds nothing yet."""
+    total, first = torch.zeros((), dtype=torch.float64), torch.zeros(PATCH_VALUES, dtype=torch.float64)
+    second = torch.zeros(PATCH_VALUES, PATCH_VALUES, dtype=torch.float64)
+    for seed in range(FIRST_SEED, FIRST_SEED + num_clips):
+        footage = render([mixed_record(seed)], [24 * (seed % 5)], CHUNK_FRAMES, height, width)
+        patches, weight = patches_of(footage)
+        total += weight.sum()
+        first += (weight @ patches).double()
+        second += ((patches * weight[:, None]).T @ patches).double()
+    mean = first / total
+    values, vectors = torch.linalg.eigh(second / total - mean[:, None] * mean)
+    order = values.argsort(descending=True)[:z_dim]
+    basis, std = vectors[:, order].T.float().contiguous(), values[order].clamp(min=1e-8).sqrt().float()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = LinearAutoencoder(z_dim, **decoder, latents_mean=(0.0,) * z_dim, latents_std=balanced_std(std).tolist())
+    model.mean.data.copy_(mean.float())
+    model.basis.data.copy_(basis)
+    return model.eval()
+
+
+def patches_of(footage: Footage) -> tuple[Float[Tensor, "n p"], Float[Tensor, " n"]]:
+    """All patches of one rendered chunk, and their weights."""
+    frames = unit_pixels(footage.frames[0])
+    frames = torch.cat([repeat(frames[:, :, :1], "b c 1 h w -> b c r h w", r=FRAME_STRIDE - 1), frames], dim=2)
+    weight = 1 + (SUBJECT_WEIGHT - 1) * cell_share(footage.mask[0])
+    return rearrange(to_patches(frames), "1 t h w p -> (t h w) p"), rearrange(weight, "t h w -> (t h w)")

@@ -145,8 +145,8 @@ class Mp4Sink(FileSink):
         return self.num_frames > 0
 
 
-def make_plain(fragmented: Path, plain: Path) -> int:
-    """Copy the coded frames of an mp4 into a new one with its index in front, and return how many there were.
+def make_plain(fragmented: Path, plain: Path, max_frames: int | None = None) -> int:
+    """Copy the coded frames of an mp4, at most `max_frames`, into a new one with its index in front; return how many.
 
     Raises OSError, for example on a full disk; an incomplete file may be left then.
     """
@@ -158,7 +158,7 @@ def make_plain(fragmented: Path, plain: Path) -> int:
         track = source.streams.video[0]
         copied_track = copy.add_stream_from_template(track)
         for packet in source.demux(track):
-            if packet.dts is None:  # the empty packet at the end
+            if packet.dts is None or num_frames == max_frames:  # the empty packet at the end; no B-frames to wait for
                 continue
             packet.stream = copied_track
             copy.mux(packet)

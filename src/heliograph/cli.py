@@ -7,72 +7,26 @@ stopped with Ctrl-C. Heavy libraries are imported inside the verbs, so that `--h
 import json
 import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
 import click
 
+from heliograph.bench.verb import bench
 from heliograph.errors import UserError
+from heliograph.options import CONTEXT, Range, Steps, model_options
 from heliograph.serve.verb import serve
 from heliograph.train_cli import prepare, train
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
 
-CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
-
 
 @click.group(context_settings=CONTEXT)
 @click.version_option(package_name="heliograph")
 def app() -> None:
     """Helios: minutes of video in real time, from text, an image or a video."""
-
-
-class Steps(click.ParamType):
-    """Sampling steps on each pyramid level, coarse to fine: `2,2,2`."""
-
-    name = "N,N,N"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
-        """The numbers, or a message that shows how to write them."""
-        try:
-            return tuple(int(part) for part in value.split(","))
-        except ValueError:
-            self.fail(f"{value!r} is no list of steps; write whole numbers separated by commas, for example 2,2,2")
-
-
-class Range(click.ParamType):
-    """A range of noise levels: `0.111,0.135`."""
-
-    name = "LOW,HIGH"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, float]:
-        """The two ends, or a message that shows how to write them."""
-        try:
-            low, high = (float(part) for part in value.split(","))
-        except ValueError:
-            self.fail(f"{value!r} is no range; write two numbers from 0 to 1, for example 0.111,0.135")
-        return low, high
-
-
-def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options of every verb that loads a model."""
-    options = (
-        click.option("--model", default="tiny", show_default=True, help="tiny, a folder, or a hub id."),
-        click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps."),
-        click.option(
-            "--dtype",
-            default="auto",
-            show_default=True,
-            type=click.Choice(["auto", "float32", "bfloat16", "float16", "int8"]),
-            help="Number format of transformer and text encoder; int8 rounds the transformer's matrices.",
-        ),
-    )
-    for option in reversed(options):
-        command = option(command)
-    return command
 
 
 @app.command(context_settings=CONTEXT)
@@ -139,6 +93,7 @@ def doctor(model: str, height: int | None, width: int | None, *, as_json: bool) 
     click.echo(json.dumps(report.as_json(), indent=2) if as_json else "\n".join(report.lines()))
 
 
+app.add_command(bench)
 app.add_command(prepare)
 app.add_command(train)
 

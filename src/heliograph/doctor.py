@@ -156,7 +156,7 @@ def doctor_report(model: str = "tiny", height: int | None = None, width: int | N
     asked = height, width
     return DoctorReport(
         software=_software(machine),
-        cpu=_cpu(),
+        cpu=this_cpu(),
         machine=machine,
         model=_found_model(model, read_folder(path), asked, machine) if path else _absent_model(model, asked, machine),
     )
@@ -187,7 +187,7 @@ def _kernel(needs: KernelNeeds, machine: Machine) -> Kernel:
     return Kernel(needs.name, not lacking, f"needs {' and '.join(lacking)}" if lacking else "installed")
 
 
-def _cpu() -> Cpu:
+def this_cpu() -> Cpu:
     """What PyTorch knows of the processor; older versions have no table of its features."""
     if not hasattr(torch.cpu, "get_capabilities"):
         return Cpu(platform.processor() or platform.machine(), None)

@@ -6,21 +6,7 @@ from typing import Any
 
 import click
 
-CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
-
-
-class PixelSize(click.ParamType):
-    """Height and width in pixels: `384x640`."""
-
-    name = "HxW"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
-        """The two numbers, or a message that shows how to write them."""
-        try:
-            height, width = (int(part) for part in value.lower().split("x"))
-        except ValueError:
-            self.fail(f"{value!r} is no size; write height x width in pixels, for example 384x640")
-        return height, width
+from heliograph.options import CONTEXT, PixelSize
 
 
 @click.command(context_settings=CONTEXT)
@@ -43,6 +29,11 @@ class PixelSize(click.ParamType):
 @click.option("--size", type=PixelSize(), help="Height x width of the videos.")
 @click.option("--seed", type=int, help="Of everything that is drawn.")
 @click.option("--layout", type=click.Choice(["replicate", "shard"]), help="Weights on several devices.")
+@click.option(
+    "--idle",
+    type=click.Choice(["stay", "leave"]),
+    help="Distillation: frozen weights of whoever is idle leave the device.",
+)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda.")
 @click.option("--checkpoint-every", type=int, help="Steps between checkpoints.")
 @click.option("--sample-every", type=int, help="Steps between contact sheets; 0 makes none.")

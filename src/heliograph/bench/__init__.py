@@ -1,0 +1,1 @@
+"""Measuring: end-to-end speed and memory, side by side with diffusers, on the machine at hand."""

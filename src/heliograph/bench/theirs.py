@@ -1,0 +1,123 @@
+"""The same work by the pipeline of diffusers 0.42.1, on the same weights in the same memory.
+
+It has no streaming: frames reach the caller when the whole video is done, and are then written to a file, as its
+examples do. The text is given as an embedding to both, so the text encoder is in neither figure.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import numpy as np
+import torch
+from accelerate import init_empty_weights
+
+from heliograph.bench.run import Watch
+from heliograph.bench.subject import Subject
+from heliograph.media.sink import open_sink
+from heliograph.shapes import CHUNK_FRAMES, FPS, FRAME_STRIDE, LATENT_STRIDE
+from heliograph.vae import Autoencoder
+
+LIBRARY: Any = diffusers
+"""Without its types: it hides these classes from checkers, and takes any object for an autoencoder."""
+
+CPU_GAMMA = 0.3
+"""Its block noise cannot be drawn at 1/3 on a CPU (its Cholesky raises there); the time does not depend on it."""
+
+
+class WatchedAutoencoder:
+    """The autoencoder as its pipeline calls it, decode timed."""
+
+    def __init__(self, autoencoder: Autoencoder, watch: Watch) -> None:
+        self._autoencoder = autoencoder
+        self._watch = watch
+        self.dtype, self.device = autoencoder.dtype, autoencoder.device
+        strides = {"scale_factor_temporal": FRAME_STRIDE, "scale_factor_spatial": LATENT_STRIDE}
+        self.config = diffusers.configuration_utils.FrozenDict({**autoencoder.config, **strides})
+
+    def decode(self, z: torch.Tensor, *, return_dict: bool) -> tuple[torch.Tensor]:
+        """Frames of a chunk."""
+        frames = self._watch.decode.watched(self._autoencoder.decode)(z).sample
+        self._watch.chunk_done()
+        return (frames,)
+
+
+def their_transformer(subject: Subject) -> torch.nn.Module:
+    """Their network over our tensors."""
+    ours = subject.transformer
+    keys = {key: value for key, value in ours.config.items() if not key.startswith("_")}
+    with init_empty_weights(include_buffers=False):
+        transformer = LIBRARY.HeliosTransformer3DModel(**keys)
+    transformer.load_state_dict(ours.state_dict(), assign=True)
+    return transformer.to(subject.device).eval()
+
+
+def their_pipeline(subject: Subject, transformer: torch.nn.Module) -> Any:
+    """Their pipeline over the same parts, without a text encoder; its autoencoder is set for each run."""
+    schedule = subject.sampler.schedule
+    options: dict[str, Any] = {
+        "stages": schedule.num_levels,
+        "stage_range": list(schedule.borders),
+        "gamma": min(schedule.gamma, CPU_GAMMA) if subject.device.type == "cpu" else schedule.gamma,
+        "use_dynamic_shifting": schedule.time_shift != "constant",
+        "time_shift_type": schedule.time_shift if schedule.time_shift != "constant" else "exponential",
+        "shift": schedule.shift,
+    }
+    is_few_step = schedule.solver == "few_step"
+    if is_few_step:
+        scheduler = LIBRARY.HeliosDMDScheduler(**options)
+    else:
+        scheduler = LIBRARY.HeliosScheduler(**options, scheduler_type=schedule.solver)
+    # Its pipelines look these up in the configuration, though its schedulers do not take them.
+    scheduler.register_to_config(
+        base_shift=schedule.base_shift,
+        max_shift=schedule.max_shift,
+        base_image_seq_len=schedule.base_tokens,
+        max_image_seq_len=schedule.max_tokens,
+    )
+    parts = {"tokenizer": None, "text_encoder": None, "scheduler": scheduler, "transformer": transformer}
+    watched = WatchedAutoencoder(subject.engine.codec.autoencoder, Watch(subject.device))
+    if schedule.num_levels == 1:
+        pipeline = LIBRARY.HeliosPipeline(**parts, vae=watched)
+    else:
+        pipeline = LIBRARY.HeliosPyramidPipeline(**parts, vae=watched, is_distilled=is_few_step)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+class MakeTheirs:
+    """Makes chunks with their pipeline."""
+
+    def __init__(self, subject: Subject) -> None:
+        self.transformer = their_transformer(subject)
+        self._pipeline = their_pipeline(subject, self.transformer)
+        self._steps = _steps(subject)
+        # Text keys are part of the transformer's work; encoding the prompt is not.
+        self._text = subject.engine.texts.of(subject.prompt).embedding
+
+    def __call__(self, subject: Subject, num_chunks: int, watch: Watch, file: Path) -> None:
+        """As the examples of its documentation: the whole video, then the file."""
+        self._pipeline.vae = WatchedAutoencoder(subject.engine.codec.autoencoder, watch)
+        frames = self._pipeline(
+            prompt_embeds=self._text,
+            height=subject.height,
+            width=subject.width,
+            num_frames=num_chunks * CHUNK_FRAMES,
+            guidance_scale=1.0,
+            generator=torch.Generator(subject.device).manual_seed(0),
+            output_type="np",
+            **self._steps,
+        ).frames[0]
+        with open_sink(file, FPS) as sink:
+            for start in range(0, len(frames), CHUNK_FRAMES):
+                sink.write((frames[start : start + CHUNK_FRAMES] * 255).round().astype(np.uint8))
+
+
+def _steps(subject: Subject) -> dict[str, Any]:
+    sampler = subject.sampler
+    if sampler.schedule.num_levels == 1:
+        return {"num_inference_steps": sampler.steps[0]}
+    return {
+        "pyramid_num_inference_steps_list": list(sampler.steps),
+        "is_amplify_first_chunk": sampler.first_chunk_steps is not None,
+    }

@@ -1,0 +1,172 @@
+"""The benchmark: both engines do the same work on the same weights, and what is reported adds up."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+import pytest
+import torch
+
+from heliograph.bench import subject as subjects
+from heliograph.bench.bench import BenchOptions, run_bench
+from heliograph.bench.clock import MemoryWatch, PartClock, Spread
+from heliograph.bench.report import Figures
+from heliograph.bench.run import ChunkTime, Run, Watch, in_turn, make_ours, timed
+from heliograph.bench.subject import Subject, random_subject, stored_subject
+from heliograph.bench.theirs import MakeTheirs
+from heliograph.errors import UserError
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def subject(fast_folder: Path) -> Subject:
+    """The random tiny model at one step on each level."""
+    return stored_subject(str(fast_folder), "cpu", "float32", (1, 1, 1), None)
+
+
+def test_the_spread_of_measurements_is_their_median_and_ends() -> None:
+    assert Spread.of([3.0, 1.0, 8.0]) == Spread(3.0, 1.0, 8.0)
+
+
+def test_engines_take_turns_so_that_a_drift_of_the_machine_meets_both() -> None:
+    order: list[str] = []
+    works = [lambda: order.append("a"), lambda: order.append("b")]
+    results = in_turn(works, 3)
+    assert order == ["a", "b", "b", "a", "a", "b"]
+    assert [len(result) for result in results] == [3, 3]
+
+
+def test_a_part_s_clock_counts_calls_and_starts_again_when_it_is_read() -> None:
+    clock, layer = PartClock(CPU), torch.nn.Linear(64, 64)
+    with clock.watching(layer):
+        for _ in range(3):
+            layer(torch.zeros(1, 64))
+    layer(torch.zeros(1, 64))
+    assert clock.num_calls == 3
+    assert clock.take() > 0
+    assert clock.take() == 0
+
+
+def test_the_memory_watch_sees_what_was_freed_again() -> None:
+    with MemoryWatch(CPU) as before:
+        pass
+    with MemoryWatch(CPU) as watch:
+        block = np.ones(300_000_000, np.uint8)
+        watch._is_done.wait(0.2)
+        del block
+    assert watch.host_bytes - before.host_bytes > 250_000_000
+
+
+def test_both_engines_ask_the_network_equally_often_on_the_same_weights(subject: Subject) -> None:
+    theirs = MakeTheirs(subject)
+    ours = timed(make_ours, subject.transformer, subject, 3)
+    run = timed(theirs, theirs.transformer, subject, 3)
+    assert ours.num_calls == run.num_calls == 6 + 3 + 3
+    assert len(ours.chunks) == len(run.chunks) == 3
+    pointers = [p.data_ptr() for p in subject.transformer.parameters()]
+    assert sorted(pointers) == sorted(p.data_ptr() for p in theirs.transformer.parameters())
+
+
+@pytest.mark.parametrize("key", ["base_shift", "max_shift", "base_image_seq_len", "max_image_seq_len"])
+def test_their_schedule_is_that_of_the_model(subject: Subject, key: str) -> None:
+    schedule = subject.sampler.schedule
+    want = {
+        "base_shift": schedule.base_shift,
+        "max_shift": schedule.max_shift,
+        "base_image_seq_len": schedule.base_tokens,
+        "max_image_seq_len": schedule.max_tokens,
+    }
+    assert MakeTheirs(subject)._pipeline.scheduler.config[key] == want[key]
+
+
+@pytest.mark.parametrize("engine", ["ours", "theirs"])
+def test_parts_of_a_chunk_add_up_to_the_chunk_and_chunks_to_the_run(subject: Subject, engine: str) -> None:
+    if engine == "ours":
+        run = timed(make_ours, subject.transformer, subject, 2)
+    else:
+        theirs = MakeTheirs(subject)
+        run = timed(theirs, theirs.transformer, subject, 2)
+    for chunk in run.chunks:
+        assert min(chunk.transformer, chunk.decode) > 0
+        assert chunk.transformer + chunk.decode + chunk.rest == pytest.approx(chunk.wall)
+    assert sum(chunk.wall for chunk in run.chunks) < run.seconds
+    assert run.chunks[0].wall <= run.first_frames <= run.seconds
+
+
+def test_the_written_video_has_all_frames(subject: Subject, tmp_path: Path) -> None:
+    # Theirs cuts 33·K frames to a multiple of four, and one.
+    for name, make, count in (("ours", make_ours, 66), ("theirs", MakeTheirs(subject), 65)):
+        make(subject, 2, Watch(CPU), tmp_path / f"{name}.npy")
+        assert np.load(tmp_path / f"{name}.npy").shape == (count, 64, 64, 3)
+
+
+def test_a_ratio_compares_the_medians_of_two_engines(subject: Subject) -> None:
+    def figures(name: str, wall: float) -> Figures:
+        chunks = (ChunkTime(2 * wall, wall, wall / 2), ChunkTime(wall, wall / 2, wall / 4))
+        return Figures.of(name, [Run(chunks, 3 * wall, 2 * wall, 9, 0, 0)])
+
+    from heliograph.bench.report import Report
+
+    report = Report(subject, (figures("heliograph", 1.0), figures("diffusers", 2.5)), 1, 2, ("heliograph", "bench"))
+    assert report.ratios == pytest.approx(dict.fromkeys(report.ratios, 2.5))
+    assert len(report.ratios) == 5
+
+
+def test_the_report_names_all_that_decides_a_figure(fast_folder: Path, tmp_path: Path) -> None:
+    file = tmp_path / "bench.json"
+    options = BenchOptions(
+        str(fast_folder), device="cpu", against="diffusers", steps=(1, 1, 1), chunks=2, rounds=1, json_file=file
+    )
+    told: list[str] = []
+    report = run_bench(options, told.append)
+    stored = json.loads(file.read_text())
+    assert {"command", "commit", "device", "torch", "threads", "steps", "height", "transformer"} <= stored.keys()
+    assert [figures["name"] for figures in stored["figures"]] == ["heliograph", "diffusers"]
+    assert stored["ratios"].keys() == report.ratios.keys()
+    text = "\n".join(report.lines())
+    assert "1.0 frames/s" not in text
+    assert all(word in text for word in ("end to end", "steady chunk", "host memory at most", "A-B-B-A"))
+    assert any("warming up diffusers" in line for line in told)
+
+
+def test_a_shape_with_random_weights_runs_without_any_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    small = {"num_attention_heads": 2, "attention_head_dim": 24, "rope_dim": (8, 8, 8), "ffn_dim": 48, "num_layers": 1}
+    monkeypatch.setattr(subjects, "SHAPES", MappingProxyType({"small": {**small, "text_dim": 16}}))
+    monkeypatch.setattr(subjects, "AutoencoderKLWan", subjects_autoencoder)
+    subject = random_subject("small", "cpu", torch.bfloat16, (1, 1, 1), (64, 64))
+    run = timed(make_ours, subject.transformer, subject, 2)
+    assert run.num_calls == 9
+    assert subject.transformer.blocks[0].get_parameter("attn1.to_q.weight").dtype == torch.bfloat16
+    assert subject.transformer.blocks[0].get_parameter("scale_shift_table").dtype == torch.float32
+
+
+def subjects_autoencoder() -> torch.nn.Module:
+    """A small one of the released class."""
+    from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
+
+    return AutoencoderKLWan(base_dim=4, dim_mult=[1, 1, 1, 1], num_res_blocks=1)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--random-weights", "7b"), "14b"),
+        (("--chunks", "1"), "chunks=1"),
+        (("--rounds", "0"), "rounds=0"),
+        (("--steps", "1,1"), "2 level(s)"),
+        (("--size", "100x64"), "height=100"),
+        (("--against", "nobody"), "diffusers"),
+    ],
+)
+def test_a_mistake_is_answered_with_what_to_do(
+    options: tuple[str, ...], words: str, refused: Callable[..., str], model: tuple[str, str]
+) -> None:
+    assert words in refused("bench", *(() if "--random-weights" in options else model), *options)
+
+
+def test_unknown_shapes_are_refused() -> None:
+    with pytest.raises(UserError, match="14b"):
+        random_subject("7b", "cpu", torch.float32, None, None)

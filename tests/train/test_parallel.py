@@ -8,12 +8,15 @@ import pytest
 import torch
 
 from heliograph.errors import UserError
+from heliograph.train.ema import EmaConfig
 from heliograph.train.parallel import joined
 from tests.small import relative_error
 from tests.train.workers import ALONE, Case, in_processes, run_steps, together
 
+AVERAGED = EmaConfig(cap=0.5, start=0)
+
 CASES = {
-    f"{stage}-{layout}": Case(stage, layout, steps=2)
+    f"{stage}-{layout}": Case(stage, layout, steps=2, ema=AVERAGED)
     for stage in ("adapter", "whole", "distill")
     for layout in ("replicate", "shard")
 } | {"accumulated": Case("adapter", "replicate", steps=1, accumulation=2)}
@@ -40,8 +43,23 @@ def test_two_processes_make_the_steps_of_one(name: str, of_two: dict[str, Any], 
         assert figures == pytest.approx(expected, rel=1e-4 if case.stage == "distill" else 1e-5, abs=1e-7)
     assert two["weights"].keys() == one["weights"].keys()
     # Adam divides by the gradient's own size: where that is next to nothing, so is what is known of its sign
-    worst = max(relative_error(two["weights"][key], weight) for key, weight in one["weights"].items())
-    assert worst < (2e-3 if case.stage == "distill" else 1e-4)
+    for part in ("weights", "averages"):
+        worst = max((relative_error(two[part][key], weight) for key, weight in one[part].items()), default=0.0)
+        assert worst < (2e-3 if case.stage == "distill" else 1e-4), part
+
+
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.ema])
+def test_averages_are_shared_out_over_processes(name: str, of_two: dict[str, Any]) -> None:
+    whole = sum(average.nbytes for average in of_two[name]["averages"].values())
+    assert 0.45 * whole < of_two[name]["average_bytes"] < 0.6 * whole
+
+
+def test_a_model_shows_its_shared_out_averages_and_gets_its_weights_back(of_two: dict[str, Any]) -> None:
+    for name, case in CASES.items():
+        if case.ema:
+            shown, after = of_two[name]["shown"], of_two[name]["after"]
+            assert all(torch.equal(shown[key], average) for key, average in of_two[name]["averages"].items())
+            assert all(torch.equal(after[key], weight) for key, weight in of_two[name]["trained"].items())
 
 
 def test_one_process_agrees_with_itself() -> None:

@@ -70,10 +70,18 @@ def test_four_14b_models_fit_in_80_gb() -> None:
     )
     # teacher and critic share one backbone, of which a device holds an eighth
     assert scores.frozen_bytes == pytest.approx(28.7e9 / 8, rel=0.01)
-    # the average is of what is trained alone, and not of 14 billion parameters
-    assert student.average_bytes == 4 * student.trained < 0.1 * 4 * 14.3e9
+    # the average is of what is trained alone, not of 14 billion parameters, and shared out like the backbone
+    assert student.average_bytes == 4 * student.trained // 8 < 0.1 * 4 * 14.3e9 / 8
     assert heads.parameters == pytest.approx(0.99e9, rel=0.01)
     assert not make_plan(config, 1, *H100).fits
+
+
+def test_idle_weights_in_host_memory_are_those_of_one_backbone() -> None:
+    config = replace(TRAINING["distill-gan"], scores_layout="replicate")
+    stays, leaves = (make_plan(replace(config, idle=idle), 8, *H100) for idle in ("stay", "leave"))
+    assert leaves.away_bytes == pytest.approx(28.7e9, rel=0.01)
+    assert stays.total_bytes - leaves.total_bytes == leaves.away_bytes and stays.away_bytes == 0
+    assert any("idle, in host memory" in line for line in leaves.lines())
 
 
 def test_the_first_stage_fits_on_one_80_gb_device_only_with_its_memory_saved() -> None:

@@ -2,7 +2,8 @@
 
 import multiprocessing
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,11 @@ from heliograph.data.loader import Drawing
 from heliograph.train.adapt import AdaptConfig, AdaptStage
 from heliograph.train.adapter import AdapterConfig
 from heliograph.train.distill import DistillConfig, DistillStage
-from heliograph.train.ema import EmaConfig
+from heliograph.train.ema import EmaConfig, local_part
 from heliograph.train.gan import GanConfig, HeadSizes
+from heliograph.train.idle import Idle, Turns
 from heliograph.train.loop import LoopConfig, Trainer, Watchers
-from heliograph.train.lora import add_seeded_adapter, merged_tensors, train_only
+from heliograph.train.lora import add_seeded_adapter, merged_tensors, train_only, whole_tensor
 from heliograph.train.parallel import Parallel, own_place
 from heliograph.train.roles import Roles, make_heads
 from heliograph.train.stage import Batch, Optimiser, Stage
@@ -32,7 +34,7 @@ ALONE = Parallel(0, 1, torch.device("cpu"))
 class WaveSource:
     """Batches of two examples that are a function of their number."""
 
-    drawing: Drawing = Drawing(2, 19)
+    drawing: Drawing = field(default_factory=lambda: Drawing(2, 19))
     name: str = "waves"
 
     def batch(self, number: int) -> tuple[Batch, ...]:
@@ -62,6 +64,7 @@ class Case:
     max_steps: int = 100
     checkpoint_every: int = 50
     ema: EmaConfig | None = None
+    idle: str = "stay"
     rate: str = "constant"
 
     def trainer(self, parallel: Parallel, folder: Path) -> Trainer:
@@ -73,11 +76,11 @@ class Case:
             checkpoint_every=self.checkpoint_every,
             log_every=1,
         )
-        stage = make_stage(self.stage, self.layout, parallel)
+        stage = make_stage(self.stage, self.layout, parallel, self.idle)
         return Trainer(stage, WaveSource(Drawing(2, 19, 2)), config, self.ema, parallel, folder)
 
 
-def make_stage(kind: str, layout: str, parallel: Parallel) -> Stage:
+def make_stage(kind: str, layout: str, parallel: Parallel, idle: str = "stay") -> Stage:
     """`whole` trains a small transformer, `adapter` an adapter on one, `distill` student, critic and heads."""
     torch.set_num_threads(1)
     student = _adapted("student") if kind != "whole" else small_transformer()
@@ -96,7 +99,8 @@ def make_stage(kind: str, layout: str, parallel: Parallel) -> Stage:
         parallel.place(module, layout)  # type: ignore[arg-type]
     optimiser = Optimiser(1e-2, (0.0, 0.999), 1e-3)
     config = DistillConfig(gan=gan, critic_steps=1, student_optimiser=optimiser, critic_optimiser=optimiser)
-    return DistillStage(Roles(student, scores, heads), config, MemoryConfig(), wave((1, 5, 32), 0.2))
+    turns = Turns(Idle(student), Idle(scores)) if idle == "leave" else None
+    return DistillStage(Roles(student, scores, heads, turns), config, MemoryConfig(), wave((1, 5, 32), 0.2))
 
 
 def _adapted(name: str) -> Any:
@@ -119,6 +123,8 @@ def run_steps(case: Case, parallel: Parallel, folder: Path) -> dict[str, Any]:
         "student": getattr(trainer.stage, "transformer", None) or trainer.stage.roles.student,  # type: ignore[attr-defined]
         "scores": getattr(getattr(trainer.stage, "roles", None), "scores", None),
     }
+    if case.idle == "leave":
+        trainer.stage.roles.turns.scores.come()  # type: ignore[attr-defined]
     names = {"student": "student" if case.stage != "whole" else None, "scores": "critic"}
     weights = {
         f"{role}.{key}": tensor.clone()
@@ -126,14 +132,27 @@ def run_steps(case: Case, parallel: Parallel, folder: Path) -> dict[str, Any]:
         if module is not None
         for key, tensor in merged_tensors(module, names[role])
     }
-    return {"figures": figures, "weights": weights}
+    averages = trainer.ema.averages if trainer.ema else {}
+    trained = {name: whole_tensor(p).clone() for name, p in trainer.groups["student"].parameters.items()}
+    with trainer.ema.applied() if trainer.ema else nullcontext():
+        shown = {name: whole_tensor(p).clone() for name, p in trainer.groups["student"].parameters.items()}
+    after = {name: whole_tensor(p).clone() for name, p in trainer.groups["student"].parameters.items()}
+    return {
+        "figures": figures,
+        "weights": weights,
+        "trained": trained,
+        "shown": shown,
+        "after": after,
+        "averages": {name: whole_tensor(average).clone() for name, average in averages.items()},
+        "average_bytes": sum(local_part(average).nbytes for average in averages.values()),
+    }
 
 
 # Processes
 
 
 def in_processes(world: int, work: Callable[..., None], *arguments: Any) -> None:
-    """Run `work(rank, world, *arguments)` in `world` processes and wait; a failure in one ends all and fails the test."""
+    """Run `work(rank, world, *arguments)` in `world` processes and wait; a failure in one ends all and the test."""
     processes = [start(work, rank, world, *arguments) for rank in range(world)]
     while running := [process for process in processes if process.is_alive()]:
         wait([process.sentinel for process in running])

@@ -24,6 +24,7 @@ from heliograph.text import TextEncoder, clean, load_text_encoder
 from heliograph.train.adapt import AdaptConfig, AdaptStage
 from heliograph.train.adapter import AdapterConfig
 from heliograph.train.distill import DistillConfig, DistillStage
+from heliograph.train.idle import Idle, Turns
 from heliograph.train.lora import add_seeded_adapter, train_only
 from heliograph.train.multiscale import MultiscaleConfig, MultiscaleStage
 from heliograph.train.ode import OdeConfig, OdeStage
@@ -189,8 +190,15 @@ def _roles(config: TrainConfig, stage: DistillConfig, student: HeliosTransformer
             torch.manual_seed(config.loop.seed)
             heads = make_heads(scores, stage.gan)
         parallel.place(heads, config.scores_layout)
+    if config.idle == "stay":
+        parallel.place(scores, config.scores_layout)
+        return Roles(student, scores, heads)
+    waiting = Idle(student)
+    waiting.leave()  # before the scores come: both at once may not fit
     parallel.place(scores, config.scores_layout)
-    return Roles(student, scores, heads)
+    turns = Turns(waiting, Idle(scores))
+    turns.to_student()
+    return Roles(student, scores, heads, turns)
 
 
 def _open_folder(path: Path, config: TrainConfig) -> ShardFolder:

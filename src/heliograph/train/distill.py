@@ -109,7 +109,8 @@ class DistillStage:
         return self.critic_loss(scene, step, generator)
 
     def after_step(self, step: int) -> None:
-        """Nothing follows a step; averages of the student are the loop's."""
+        """Between steps the student is on the device: it is sampled from and stored. Averages are the loop's."""
+        self.roles.student_works()
 
     def scene(self, batch: Batch, generator: torch.Generator) -> Scene:
         """The batch with its past as a start and degraded, the same for all roles but for the student's own view."""
@@ -122,7 +123,15 @@ class DistillStage:
 
     def student_loss(self, scene: Scene, step: int, generator: torch.Generator) -> Loss:
         """Distribution matching on a chunk of the student's and, once heads count, their opinion of it."""
+        self.roles.student_works()
         x = self.make_chunk(scene, generator)
+        self.roles.scores_work()
+        loss = self._judged(x, scene, step, generator)
+        self.roles.student_works()  # the gradient goes back through the student alone
+        return loss
+
+    def _judged(self, x: Float[Tensor, "b c t h w"], scene: Scene, step: int, generator: torch.Generator) -> Loss:
+        """What teacher, critic and heads say of a chunk of the student's."""
         timestep = self.config.student_times.draw(x.shape[0], step, generator, x.device)
         gradient = self.score_gradient(x.detach(), timestep, scene.given, generator)
         dmd = dmd_loss(x, gradient)
@@ -146,8 +155,10 @@ class DistillStage:
 
         One update for the sum of all terms.
         """
+        self.roles.student_works()
         with torch.no_grad():
             x = self.make_chunk(scene, generator)
+        self.roles.scores_work()
         timestep = self.config.critic_times.draw(x.shape[0], step, generator, x.device)
         noise = normal(tuple(x.shape), generator, x.device)
         noisy = interpolate(x, noise, per_sample(timestep / 1000))

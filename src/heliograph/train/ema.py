@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.tensor import DTensor, Shard
 
 from heliograph.errors import UserError
 
@@ -32,13 +33,17 @@ def decay_at(call: int, config: EmaConfig) -> float:
 class Ema:
     """Averages of the trained parameters, float32, by name; what is not trained needs no copy, for it never changes.
 
-    Where parameters are sharded, so are their averages: an update touches the local shards alone and sends nothing.
+    Every process holds a part of each average: of a sharded parameter that of its own shard, of a replicated one some
+    of the rows. An update touches this part alone and sends nothing.
     """
 
-    def __init__(self, parameters: Mapping[str, nn.Parameter], config: EmaConfig) -> None:
+    def __init__(
+        self, parameters: Mapping[str, nn.Parameter], config: EmaConfig, mesh: DeviceMesh | None = None
+    ) -> None:
+        """Averages that are copies; `mesh` names the processes that share them, None where there is one."""
         self.config = config
         self.num_calls = 0
-        self.averages: dict[str, Tensor] = {n: p.detach().float().clone() for n, p in parameters.items()}
+        self.averages: dict[str, Tensor] = {n: _copy(p.detach(), mesh) for n, p in parameters.items()}
         self._parameters = dict(parameters)
 
     @torch.no_grad()
@@ -46,12 +51,13 @@ class Ema:
         """Take in the parameters as they are now."""
         decay = decay_at(self.num_calls, self.config)
         for name, average in self.averages.items():
-            local_part(average).lerp_(local_part(self._parameters[name]).float(), 1 - decay)
+            own = _own_part(self._parameters[name].detach(), average)
+            local_part(average).lerp_(own.float(), 1 - decay)
         self.num_calls += 1
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Inside, the averages are the model's weights."""
+        """Inside, the averages are the model's weights; every process must enter and leave."""
         self._exchange()
         try:
             yield
@@ -62,12 +68,37 @@ class Ema:
     def _exchange(self) -> None:
         """Swap averages and parameters, value by value: whoever holds the parameters sees the others."""
         for name, average in self.averages.items():
-            inside, outside = local_part(self._parameters[name]), local_part(average)
-            held = inside.clone()
-            inside.copy_(outside)
-            outside.copy_(held)
+            parameter = self._parameters[name].detach()
+            if isinstance(average, DTensor) and not isinstance(parameter, DTensor):
+                inside = average.full_tensor()
+            else:
+                inside = local_part(average).clone()
+            local_part(average).copy_(_own_part(parameter, average))
+            local_part(parameter).copy_(inside)
 
 
 def local_part(tensor: Tensor) -> Tensor:
     """The part of a tensor that this process holds: all of it, unless it is sharded."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def _copy(value: Tensor, mesh: DeviceMesh | None) -> Tensor:
+    """A float32 copy; of what every process holds whole, only this process's rows are kept."""
+    if mesh is None or isinstance(value, DTensor) or value.ndim == 0:
+        return value.float().clone()
+    local = _rows(value, mesh).float().clone()
+    return DTensor.from_local(local, mesh, [Shard(0)], run_check=False, shape=value.shape, stride=value.stride())
+
+
+def _own_part(value: Tensor, average: Tensor) -> Tensor:
+    """The part of a parameter that belongs to this process's part of its average."""
+    if isinstance(average, DTensor) and not isinstance(value, DTensor):
+        return _rows(value, average.device_mesh)
+    return local_part(value)
+
+
+def _rows(value: Tensor, mesh: DeviceMesh) -> Tensor:
+    """This process's share of the rows; none where there are fewer rows than processes."""
+    parts = value.chunk(mesh.size())
+    rank = mesh.get_local_rank()
+    return parts[rank] if rank < len(parts) else value[:0]

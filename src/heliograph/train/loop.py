@@ -123,7 +123,7 @@ class Trainer:
         self.groups = dict(stage.trainable())
         assert all(group.parameters for group in self.groups.values()), f"nothing to train in {list(self.groups)}"
         self.optimisers = {name: _optimiser(group) for name, group in self.groups.items()}
-        self.ema = Ema(self.groups[STUDENT].parameters, ema) if ema else None
+        self.ema = Ema(self.groups[STUDENT].parameters, ema, parallel.mesh()) if ema else None
         self.loader = Loader(source, parallel.rank, parallel.world)
         self.checkpoints = Checkpoints(folder / "checkpoints", parallel, config.keep_checkpoints)
         self.step = 0

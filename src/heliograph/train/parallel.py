@@ -56,8 +56,13 @@ class Parallel:
         replaces them. Every process must hold the same weights.
         """
         module.to(self.device)
-        if layout == "shard" and not self.is_alone:
-            shard(module, init_device_mesh(self.device.type, (self.world,)))
+        mesh = self.mesh()
+        if layout == "shard" and mesh is not None:
+            shard(module, mesh)
+
+    def mesh(self) -> DeviceMesh | None:
+        """All processes in a row; None where there is one."""
+        return None if self.is_alone else init_device_mesh(self.device.type, (self.world,))
 
     def mean(self, values: Tensor) -> Tensor:
         """The mean over all processes, element by element."""

@@ -76,7 +76,8 @@ class RoleMemory:
 class TrainPlan:
     """A resolved run and its cost on `world` devices.
 
-    `tokens` are those of one step on all devices; `device_bytes` is what each device has, None if it is not known.
+    `tokens` are those of one step on all devices; `away_bytes` are frozen weights that are in host memory while the
+    other network works; `device_bytes` is what each device has, None if it is not known.
     """
 
     config: TrainConfig
@@ -84,13 +85,14 @@ class TrainPlan:
     roles: tuple[RoleMemory, ...]
     tokens: int
     activation_bytes: int
+    away_bytes: int
     device: str
     device_bytes: int | None
 
     @property
     def total_bytes(self) -> int:
         """Bytes that each device needs."""
-        return sum(role.total_bytes for role in self.roles) + self.activation_bytes
+        return sum(role.total_bytes for role in self.roles) + self.activation_bytes - self.away_bytes
 
     @property
     def fits(self) -> bool:
@@ -105,6 +107,7 @@ class TrainPlan:
             "tokens_per_step": self.tokens,
             "roles": [{**asdict(role), "total_bytes": role.total_bytes} for role in self.roles],
             "activation_bytes": self.activation_bytes,
+            "away_bytes": self.away_bytes,
             "total_bytes": self.total_bytes,
             "device": self.device,
             "device_bytes": self.device_bytes,
@@ -125,6 +128,8 @@ class TrainPlan:
             parts += (role.average_bytes, role.gathered_bytes, role.total_bytes)
             lines.append(f"{role.role:22}" + "".join(f"{part / 1e9:9.2f}" for part in parts))
         lines.append(f"{'activations (estimate)':22}{self.activation_bytes / 1e9:63.2f}")
+        if self.away_bytes:
+            lines.append(f"{'idle, in host memory':22}{-self.away_bytes / 1e9:63.2f}")
         lines.append(f"{'all':22}{self.total_bytes / 1e9:63.2f}")
         return [*lines, "", self._verdict()]
 
@@ -161,6 +166,7 @@ def make_plan(config: TrainConfig, world: int, device: str, device_bytes: int | 
         roles=tuple(roles),
         tokens=sum(tokens) * config.loop.accumulation * world,
         activation_bytes=activation_bytes(network, tokens, saves_memory=config.saves_memory),
+        away_bytes=min(role.frozen_bytes for role in roles[:2]) if config.idle == "leave" else 0,
         device=device,
         device_bytes=device_bytes,
     )
@@ -185,7 +191,7 @@ def role_memory(
 ) -> RoleMemory:
     """Bytes of one network on each of `world` devices; without an adapter all of it is trained.
 
-    A sharded network is divided evenly, and gathers a block at a time.
+    A sharded network is divided evenly, and gathers a block at a time. The average is divided in either layout.
     """
     sizes = {name: parameter.numel() for name, parameter in network.named_parameters()}
     whole = [name for name in sizes if adapter is None or name.startswith(tuple(f"{layer}." for layer in adapter.full))]
@@ -201,7 +207,7 @@ def role_memory(
         trained_bytes=trained * TRAINED_BYTES // parts,
         gradient_bytes=trained * GRADIENT_BYTES // parts,
         moment_bytes=trained * MOMENT_BYTES // parts,
-        average_bytes=trained * AVERAGE_BYTES // parts if has_average else 0,
+        average_bytes=trained * AVERAGE_BYTES // world if has_average else 0,
         gathered_bytes=_gathered(network, frozen_bytes + trained * TRAINED_BYTES) if parts > 1 else 0,
     )
 

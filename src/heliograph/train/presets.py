@@ -19,6 +19,7 @@ from heliograph.train.dmd import TimeDraw
 from heliograph.train.ema import EmaConfig
 from heliograph.train.export import Kind
 from heliograph.train.gan import GanConfig, HeadSizes
+from heliograph.train.idle import IdlePlace
 from heliograph.train.loop import LoopConfig
 from heliograph.train.multiscale import MultiscaleConfig
 from heliograph.train.ode import OdeConfig
@@ -64,6 +65,8 @@ class TrainConfig:
         layout, scores_layout: how the student, and teacher and critic, are laid out over several processes. A
             student that is distilled takes another number of steps in every process, so it can only be replicated.
         saves_memory: blocks are computed again in the backward pass.
+        idle: for distillation, where frozen weights are while the other network works: they `stay` on the device, or
+            `leave` it for host memory, which costs time and saves the smaller backbone.
         prompts: what sample clips are made of.
     """
 
@@ -84,6 +87,7 @@ class TrainConfig:
     layout: Layout = "shard"
     scores_layout: Layout = "shard"
     saves_memory: bool = True
+    idle: IdlePlace = "stay"
     prompts: tuple[str, ...] = ("a red fish swims to the left over a coral reef",)
 
     @property
@@ -100,6 +104,11 @@ class TrainConfig:
             raise UserError(f"{self.name}: teacher and critic are for distillation, and it needs both")
         if is_distilled and self.layout == "shard":
             raise UserError(f"{self.name}: the student is distilled with layout='replicate'; see TrainConfig.layout")
+        if self.idle == "leave" and (not is_distilled or self.scores_layout == "shard"):
+            raise UserError(
+                f"{self.name}: idle weights leave the device only in distillation with --layout replicate; "
+                "of weights that are shared out a device holds little as it is"
+            )
         if self.network is not None and self.adapter is not None:
             raise UserError(f"{self.name}: a network from scratch is trained whole; leave the adapter out")
         if self.trains_text and is_distilled:

@@ -9,6 +9,7 @@ from torch import Tensor
 from heliograph.model.transformer import HeliosTransformer3DModel
 from heliograph.train.adapter import adapter_off
 from heliograph.train.gan import GanConfig, Heads
+from heliograph.train.idle import Turns
 from heliograph.train.network import Given, denoise
 
 
@@ -16,12 +17,24 @@ from heliograph.train.network import Given, denoise
 class Roles:
     """Student, teacher and critic: the critic is an adapter on the teacher's backbone `scores`; heads read the critic.
 
-    `scores` has its adapter on it. `heads` are None where there is no adversarial part.
+    `scores` has its adapter on it. `heads` are None where there is no adversarial part. `turns`, where given, take the
+    frozen weights of whoever is idle off the device.
     """
 
     student: HeliosTransformer3DModel
     scores: HeliosTransformer3DModel
     heads: Heads | None = None
+    turns: Turns | None = None
+
+    def student_works(self) -> None:
+        """The student is called next, or gone back through."""
+        if self.turns is not None:
+            self.turns.to_student()
+
+    def scores_work(self) -> None:
+        """Teacher, critic or heads are called next, or gone back through."""
+        if self.turns is not None:
+            self.turns.to_scores()
 
     def critic(self, x: Tensor, timestep: Tensor, given: Given) -> Float[Tensor, "b c t h w"]:
         """Velocity of the model of the student's chunks."""

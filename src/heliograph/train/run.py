@@ -34,6 +34,7 @@ from heliograph.train.build import (
 )
 from heliograph.train.distill import DistillConfig
 from heliograph.train.export import Result, export_model
+from heliograph.train.idle import IdlePlace
 from heliograph.train.journal import Board, MetricsFile, Recorder, Ticker, has_board
 from heliograph.train.loop import Trainer, Watchers
 from heliograph.train.parallel import Layout, Parallel, joined
@@ -60,6 +61,7 @@ class TrainOptions:
     scores: str | None
     device: str
     layout: Layout | None
+    idle: IdlePlace | None
     max_steps: int | None
     batch_size: int | None
     accumulation: int | None
@@ -94,6 +96,8 @@ def resolved(options: TrainOptions) -> TrainConfig:
         changes["scores"] = replace(config.scores, model=options.scores, subfolder="transformer")
     if options.layout is not None:
         changes["scores_layout" if isinstance(config.stage, DistillConfig) else "layout"] = options.layout
+    if options.idle is not None:
+        changes["idle"] = options.idle
     if options.learning_rate is not None:
         changes["stage"] = _with_rate(config.stage, options.learning_rate)
     return replace(config, **changes)

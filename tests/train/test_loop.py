@@ -14,7 +14,7 @@ from heliograph.data.clips import DataError
 from heliograph.data.loader import Drawing
 from heliograph.errors import CheckpointError, UserError
 from heliograph.train.ema import EmaConfig, decay_at
-from heliograph.train.journal import MetricsFile, Ticker, clock
+from heliograph.train.journal import Board, MetricsFile, Ticker, clock
 from heliograph.train.loop import DivergedError, LoopConfig, Trainer, Watchers
 from heliograph.train.stage import Batch, Loss, Optimiser, ParameterGroup
 from tests.train.workers import ALONE, Case, WaveSource, run_steps
@@ -265,6 +265,22 @@ def test_lines_of_steps_that_are_made_again_go(tmp_path: Path) -> None:
     rows = [json.loads(row) for row in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [(row["step"], row["loss/student"]) for row in rows] == [(1, 1.0), (2, 0.5), (3, 9.0)]
     assert rows[0]["odd"] is None
+
+
+def test_tensorboard_shows_the_figures_and_those_of_steps_made_again_once(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    first = Board(tmp_path, 0)
+    for step in (1, 2, 3):
+        first.record(step, {"loss/student": 1.0 / step})
+    first.close()
+    again = Board(tmp_path, 2)
+    again.record(3, {"loss/student": 9.0, "rate/student": 0.5})
+    again.close()
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert [(event.step, event.value) for event in events.Scalars("loss/student")] == [(1, 1.0), (2, 0.5), (3, 9.0)]
+    assert [(event.step, event.value) for event in events.Scalars("rate/student")] == [(3, 0.5)]
 
 
 def test_the_progress_line_says_loss_speed_memory_and_time_left(capsys: pytest.CaptureFixture[str]) -> None:

@@ -69,6 +69,7 @@ def test_a_run_makes_a_model_that_the_next_phase_starts_from(tiny: Path, shards:
         call(*first, *rate, "--max-steps", 2)
     call(*first, *rate, "--max-steps", 2, "--resume", "--sample-every", 0)
     assert steps(tmp_path / "adapt") == [1, 2]
+    assert list((tmp_path / "adapt" / "tensorboard").glob("events.*"))
     sheet = np.array(Image.open(tmp_path / "adapt" / "samples" / "step-00000001-0.png"))
     assert sheet.std() > 1
     model = tmp_path / "adapt" / "model"

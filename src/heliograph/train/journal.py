@@ -70,6 +70,10 @@ class Board:
             self._writer.add_scalar(name, value, step)
         self._writer.flush()
 
+    def close(self) -> None:
+        """Close the file."""
+        self._writer.close()
+
 
 class Ticker:
     """The loss, samples a second, memory and the time left: a bar on a terminal, plain lines in a pipe, on stderr."""

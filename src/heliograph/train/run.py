@@ -1,14 +1,15 @@
 """The verb `train`: a preset, data and a folder to a trained model.
 
 OUTPUT/run.json       the resolved configuration
-OUTPUT/metrics.jsonl  figures of the steps       OUTPUT/samples/      contact sheets
-OUTPUT/checkpoints/   to go on from              OUTPUT/model/        the result, when the last step is done
+OUTPUT/metrics.jsonl  figures of the steps       OUTPUT/tensorboard/  the same for TensorBoard, where it is installed
+OUTPUT/samples/       contact sheets             OUTPUT/checkpoints/  to go on from
+OUTPUT/model/         the result, when the last step is done
 """
 
 import json
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -221,18 +222,15 @@ def _recorders(trainer: Trainer, options: TrainOptions, output: Path) -> Iterato
     if not trainer.parallel.is_first:
         yield []
         return
-    recorders: list[Recorder] = [MetricsFile(output, trainer.step)]
-    if has_board():
-        recorders.append(Board(output, trainer.step))
-    if options.quiet:
+    with ExitStack() as open_ones:
+        recorders: list[Recorder] = [MetricsFile(output, trainer.step)]
+        if has_board():
+            recorders.append(open_ones.enter_context(closing(Board(output, trainer.step))))
+        if not options.quiet:
+            samples = samples_per_step(trainer)
+            ticker = Ticker(trainer.config.max_steps, trainer.step, samples, trainer.parallel.device)
+            recorders.append(open_ones.enter_context(closing(ticker)))
         yield recorders
-        return
-    samples = samples_per_step(trainer)
-    ticker = Ticker(trainer.config.max_steps, trainer.step, samples, trainer.parallel.device)
-    try:
-        yield [*recorders, ticker]
-    finally:
-        ticker.close()
 
 
 def samples_per_step(trainer: Trainer) -> int:

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from heliograph.config import MemoryConfig
+from heliograph.kernels import plain
 from heliograph.memory import Tier, Tiers, frame_indices
 from heliograph.model.embed import sinusoid
 from heliograph.model.patchify import history_rotary
@@ -16,7 +17,6 @@ from heliograph.model.rope import (
     pad_to_multiple,
     pool_table,
     rotary_table,
-    rotate,
 )
 from tests.small import wave
 
@@ -25,6 +25,11 @@ RELEASED = RotaryConfig((44, 42, 42), 10000.0)
 SMALL = RotaryConfig((4, 4, 4), 10000.0)
 TIME, ROW, COLUMN = 0, 22, 43
 """First pair of channels of each axis in the released layout."""
+
+
+def rotate(x: Tensor, rotary: Rotary) -> Tensor:
+    """Heads turned to their tokens' positions."""
+    return plain.rotate(x, rotary.cos, rotary.sin)
 
 
 def released_history() -> Rotary:

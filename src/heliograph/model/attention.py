@@ -10,8 +10,9 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from heliograph.kernels.choice import kernels_for
 from heliograph.model.packed import TokenLayout, attend_packed, can_attend_packed
-from heliograph.model.rope import Rotary, rotate
+from heliograph.model.rope import Rotary
 
 ScaleMode = Literal["per_head", "scalar"]
 
@@ -70,6 +71,18 @@ class Attention(nn.Module, AttentionModuleMixin):
         return self.to_out[0](mixed.flatten(2).to(query.dtype))
 
 
+class RotaryNorm(nn.RMSNorm):
+    """RMS norm over the whole width (affine), then heads turned to their token's position."""
+
+    def __init__(self, dim: int, eps: float) -> None:
+        super().__init__(dim, eps=eps)
+        self.epsilon = eps
+
+    def forward(self, x: Float[Tensor, "b n d"], rotary: Rotary) -> Float[Tensor, "b n k e"]:
+        """Queries or keys ready for attention, in the dtype of `x`."""
+        return kernels_for(x).norm_rotate(x, self.weight, rotary.cos, rotary.sin, self.epsilon)
+
+
 class SelfAttention(Attention):
     """Full attention among all tokens of a sequence, history and chunk, with rotary positions.
 
@@ -79,14 +92,14 @@ class SelfAttention(Attention):
 
     def __init__(self, dim: int, num_heads: int, eps: float, history_scale: ScaleMode | None) -> None:
         super().__init__(dim, num_heads, eps)
+        self.norm_q, self.norm_k = RotaryNorm(dim, eps), RotaryNorm(dim, eps)
         if history_scale is not None:
             self.history_key_scale = nn.Parameter(torch.ones(num_heads if history_scale == "per_head" else 1))
         self.amplifies_history = history_scale is not None
 
     def forward(self, x: Float[Tensor, "b n d"], rotary: Rotary, layout: TokenLayout) -> Float[Tensor, "b n d"]:
         """Mix the tokens of each sequence; as a rule there is one."""
-        query = rotate(self.split(self.norm_q(self.to_q(x))), rotary)
-        key = rotate(self.split(self.norm_k(self.to_k(x))), rotary)
+        query, key = self.norm_q(self.to_q(x), rotary), self.norm_k(self.to_k(x), rotary)
         value = self.split(self.to_v(x))
         if self.amplifies_history:
             pieces = zip(layout.split(key), layout.stretches, strict=True)

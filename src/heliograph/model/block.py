@@ -4,7 +4,6 @@ History tokens are modulated as clean (timestep 0) and never read the text; chun
 timestep. Modulation, norms and gates are float32; the residual stream keeps the model's dtype.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +12,7 @@ from diffusers.models.attention import FeedForward
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from heliograph.kernels.choice import kernels_for
 from heliograph.model.attention import CrossAttention, ScaleMode, SelfAttention, TextKeys
 from heliograph.model.embed import NUM_MODULATIONS
 from heliograph.model.memo import Memo
@@ -34,17 +34,6 @@ class BlockConfig:
 
 
 @dataclass(frozen=True)
-class Modulation:
-    """Shift, scale and gate around self-attention and around the feed-forward, each one row, float32."""
-
-    rows: Float[Tensor, "b 6 d"]
-
-    def part(self, index: int) -> Float[Tensor, "b 1 d"]:
-        """Row `index`, in the order shift 1, scale 1, gate 1, shift 2, scale 2, gate 2."""
-        return self.rows[:, index, None]
-
-
-@dataclass(frozen=True)
 class TextSource:
     """The text for one block: projected (None once every block has its keys), or the keys made of it before.
 
@@ -62,25 +51,6 @@ class TextSource:
     def _make(self, attention: CrossAttention) -> TextKeys:
         assert self.projected is not None, f"block {self.block} has neither text nor remembered keys"
         return attention.text_keys(self.projected)
-
-
-def layer_norm(x: Float[Tensor, "b n d"], eps: float) -> Float[Tensor, "b n d"]:
-    """Zero mean and unit variance per token, in float32."""
-    return F.layer_norm(x.float(), (x.shape[-1],), eps=eps)
-
-
-def modulate(
-    x: Float[Tensor, "b n d"], shift: Float[Tensor, "b2 1 d"], scale: Float[Tensor, "b2 1 d"], eps: float
-) -> Float[Tensor, "b n d"]:
-    """LN(x)·(1 + scale) + shift in float32, back in the dtype of `x`."""
-    return (layer_norm(x, eps) * (1 + scale) + shift).to(x.dtype)
-
-
-def add_gated(
-    x: Float[Tensor, "b n d"], update: Float[Tensor, "b n d"], gate: Float[Tensor, "b2 1 d"]
-) -> Float[Tensor, "b n d"]:
-    """x + update·gate in float32, back in the dtype of `x`."""
-    return (x.float() + update * gate).to(x.dtype)
 
 
 class TextNorm(nn.LayerNorm):
@@ -109,24 +79,28 @@ class TransformerBlock(nn.Module):
         self, tokens: Float[Tensor, "b n d"], layout: TokenLayout, rotary: Rotary, text: TextSource
     ) -> Float[Tensor, "b n d"]:
         """Tokens after the block, in the dtype they came in."""
-        table = self.scale_shift_table.float()
-        mods = [Modulation(table + stretch.time.block.float()) for stretch in layout.stretches]
-        parts = layout.split(tokens)
+        rows = _modulation(self.scale_shift_table, layout)
+        kernels = kernels_for(tokens, len(layout.lengths))
 
-        mixed = layout.split(self.attn1(self._enter(parts, mods, 0), rotary, layout))
-        parts = [add_gated(x, y, mod.part(2)) for x, y, mod in zip(parts, mixed, mods, strict=True)]
+        entering = kernels.modulate(tokens, rows[0], rows[1], layout.lengths, self.eps)
+        tokens = kernels.add_gated(tokens, self.attn1(entering, rotary, layout), rows[2], layout.lengths)
+        tokens = self._read(tokens, layout, text.keys(self.attn2))
+        entering = kernels.modulate(tokens, rows[3], rows[4], layout.lengths, self.eps)
+        return kernels.add_gated(tokens, self.ffn(entering), rows[5], layout.lengths)
 
-        keys = text.keys(self.attn2)
+    def _read(self, tokens: Tensor, layout: TokenLayout, keys: TextKeys) -> Float[Tensor, "b n d"]:
+        """The text, read by the chunk's tokens; history tokens pass by where the model was trained so."""
         parts = [
             x if stretch.is_history and not self.history_reads_text else x + self.attn2(self.norm2(x), keys)
-            for x, stretch in zip(parts, layout.stretches, strict=True)
+            for x, stretch in zip(layout.split(tokens), layout.stretches, strict=True)
         ]
-
-        mixed = layout.split(self.ffn(self._enter(parts, mods, 3)))
-        parts = [add_gated(x, y.float(), mod.part(5)) for x, y, mod in zip(parts, mixed, mods, strict=True)]
         return torch.cat(parts, dim=1)
 
-    def _enter(self, parts: Sequence[Tensor], mods: Sequence[Modulation], first: int) -> Float[Tensor, "b n d"]:
-        """Norm and modulation before the sub-layer whose three rows start at `first`; the stretches side by side."""
-        pieces = zip(parts, mods, strict=True)
-        return torch.cat([modulate(x, mod.part(first), mod.part(first + 1), self.eps) for x, mod in pieces], dim=1)
+
+def _modulation(table: Float[Tensor, "1 6 d"], layout: TokenLayout) -> tuple[Float[Tensor, "b2 s d"], ...]:
+    """Shift 1, scale 1, gate 1, shift 2, scale 2, gate 2, float32, each with one row for each stretch.
+
+    The batch is 1 where all samples share their timesteps.
+    """
+    rows = torch.broadcast_tensors(*(table.float() + stretch.time.block.float() for stretch in layout.stretches))
+    return torch.stack(rows, dim=2).unbind(1)

@@ -44,6 +44,11 @@ class TokenLayout:
     stretches: tuple[Stretch, ...]
     sequences: tuple[int, ...]
 
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Tokens in each stretch."""
+        return tuple(stretch.length for stretch in self.stretches)
+
     @classmethod
     def join(cls, layouts: "Sequence[TokenLayout]") -> "TokenLayout":
         """The layouts of several sequences, one after another."""
@@ -52,7 +57,7 @@ class TokenLayout:
 
     def split(self, tokens: Float[Tensor, "b n ..."]) -> tuple[Tensor, ...]:
         """The tokens of each stretch."""
-        return tokens.split([stretch.length for stretch in self.stretches], dim=1)
+        return tokens.split(list(self.lengths), dim=1)
 
     def split_sequences(self, tokens: Float[Tensor, "b n ..."]) -> tuple[Tensor, ...]:
         """The tokens of each sequence."""

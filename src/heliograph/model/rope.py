@@ -84,11 +84,3 @@ def pad_to_multiple(x: Float[Tensor, "b c t h w"], multiple: tuple[int, int, int
     """Repeat the last frame, row and column until every axis is a whole multiple."""
     t, h, w = (-size % m for size, m in zip(x.shape[2:], multiple, strict=True))
     return F.pad(x, (0, w, 0, h, 0, t), mode="replicate") if t or h or w else x
-
-
-def rotate(x: Float[Tensor, "b n k e"], rotary: Rotary) -> Float[Tensor, "b n k e"]:
-    """Turn each pair of channels (2j, 2j+1) by its token's angle; product in float32, result in the dtype of `x`."""
-    even, odd = rearrange(x, "b n k (e pair) -> pair b n k e", pair=2)
-    cos, sin = rotary.cos[:, None], rotary.sin[:, None]
-    turned = torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1)
-    return turned.flatten(-2).to(x.dtype)

@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from heliograph.errors import CheckpointError
+from heliograph.kernels.plain import layer_norm
 from heliograph.memory import Tiers
 from heliograph.model.attention import ScaleMode
-from heliograph.model.block import BlockConfig, TextSource, TransformerBlock, layer_norm
+from heliograph.model.block import BlockConfig, TextSource, TransformerBlock
 from heliograph.model.embed import ConditionEmbedder, TimeRow
 from heliograph.model.memo import Forgetful, Memo, Memos
 from heliograph.model.packed import Part, Stretch, TokenLayout

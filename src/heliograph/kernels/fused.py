@@ -1,0 +1,157 @@
+"""The steps of `plain.py`, each one Triton kernel that reads its inputs once and writes its result once.
+
+One program handles one token. The row of modulation is chosen by comparing the token's index with the length of the
+first stretch, so there may be two stretches at most (history and chunk). There is no backward pass.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from jaxtyping import Float
+from torch import Tensor
+
+MAX_STRETCHES = 2
+"""Stretches that the kernels tell apart."""
+
+
+@triton.jit
+def _modulate_kernel(  # noqa: PLR0913, PLR0917 - a kernel has no other way to be told
+    x,
+    shift,
+    scale,
+    out,
+    num_tokens,
+    first,
+    dim,
+    rows_of_sample,
+    rows_of_stretch,
+    eps,
+    BLOCK: tl.constexpr,  # noqa: N803
+):
+    row = tl.program_id(0).to(tl.int64)
+    sample, token = row // num_tokens, row % num_tokens
+    columns = tl.arange(0, BLOCK)
+    inside = columns < dim
+    values = tl.load(x + row * dim + columns, mask=inside, other=0.0).to(tl.float32)
+    mean = tl.sum(values, axis=0) / dim
+    centred = tl.where(inside, values - mean, 0.0)
+    variance = tl.sum(centred * centred, axis=0) / dim
+    normed = centred * tl.rsqrt(variance + eps)
+    place = sample * rows_of_sample + (token >= first).to(tl.int64) * rows_of_stretch + columns
+    scales = tl.load(scale + place, mask=inside, other=0.0)
+    shifts = tl.load(shift + place, mask=inside, other=0.0)
+    tl.store(out + row * dim + columns, (normed * (1.0 + scales) + shifts).to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _add_gated_kernel(  # noqa: PLR0913, PLR0917
+    x,
+    update,
+    gate,
+    out,
+    num_tokens,
+    first,
+    dim,
+    rows_of_sample,
+    rows_of_stretch,
+    BLOCK: tl.constexpr,  # noqa: N803
+):
+    row = tl.program_id(0).to(tl.int64)
+    sample, token = row // num_tokens, row % num_tokens
+    columns = tl.arange(0, BLOCK)
+    inside = columns < dim
+    place = sample * rows_of_sample + (token >= first).to(tl.int64) * rows_of_stretch + columns
+    gates = tl.load(gate + place, mask=inside, other=0.0)
+    values = tl.load(x + row * dim + columns, mask=inside, other=0.0).to(tl.float32)
+    changes = tl.load(update + row * dim + columns, mask=inside, other=0.0).to(tl.float32)
+    tl.store(out + row * dim + columns, (values + changes * gates).to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _norm_rotate_kernel(  # noqa: PLR0913, PLR0917
+    x,
+    weight,
+    cos,
+    sin,
+    out,
+    num_tokens,
+    dim,
+    half,
+    eps,
+    BLOCK: tl.constexpr,  # noqa: N803
+):
+    row = tl.program_id(0).to(tl.int64)
+    pairs = tl.arange(0, BLOCK)
+    inside = 2 * pairs < dim
+    start = row * dim + 2 * pairs
+    even = tl.load(x + start, mask=inside, other=0.0).to(tl.float32)
+    odd = tl.load(x + start + 1, mask=inside, other=0.0).to(tl.float32)
+    factor = tl.rsqrt((tl.sum(even * even, axis=0) + tl.sum(odd * odd, axis=0)) / dim + eps)
+    kind = out.dtype.element_ty
+    # Rounded between norm and rotation, where the plain version is.
+    even = (even * factor * tl.load(weight + 2 * pairs, mask=inside, other=0.0)).to(kind).to(tl.float32)
+    odd = (odd * factor * tl.load(weight + 2 * pairs + 1, mask=inside, other=0.0)).to(kind).to(tl.float32)
+    angle = (row % num_tokens) * half + pairs % half
+    c = tl.load(cos + angle, mask=inside, other=0.0)
+    s = tl.load(sin + angle, mask=inside, other=0.0)
+    tl.store(out + start, (even * c - odd * s).to(kind), mask=inside)
+    tl.store(out + start + 1, (even * s + odd * c).to(kind), mask=inside)
+
+
+def modulate(
+    x: Float[Tensor, "b n d"],
+    shift: Float[Tensor, "b2 s d"],
+    scale: Float[Tensor, "b2 s d"],
+    lengths: Sequence[int],
+    eps: float,
+) -> Float[Tensor, "b n d"]:
+    """`plain.modulate` in one kernel."""
+    x, shift, scale = x.contiguous(), shift.contiguous(), scale.contiguous()
+    out, dim = torch.empty_like(x), x.shape[2]
+    places = _places(shift, lengths)
+    _modulate_kernel[(x.shape[0] * x.shape[1],)](
+        x, shift, scale, out, x.shape[1], lengths[0], dim, *places, eps, BLOCK=_block(dim)
+    )
+    return out
+
+
+def add_gated(
+    x: Float[Tensor, "b n d"], update: Float[Tensor, "b n d"], gate: Float[Tensor, "b2 s d"], lengths: Sequence[int]
+) -> Float[Tensor, "b n d"]:
+    """`plain.add_gated` in one kernel."""
+    x, update, gate = x.contiguous(), update.contiguous(), gate.contiguous()
+    out, dim = torch.empty_like(x), x.shape[2]
+    _add_gated_kernel[(x.shape[0] * x.shape[1],)](
+        x, update, gate, out, x.shape[1], lengths[0], dim, *_places(gate, lengths), BLOCK=_block(dim)
+    )
+    return out
+
+
+def norm_rotate(
+    x: Float[Tensor, "b n d"],
+    weight: Float[Tensor, " d"],
+    cos: Float[Tensor, "n half"],
+    sin: Float[Tensor, "n half"],
+    eps: float,
+) -> Float[Tensor, "b n k e"]:
+    """`plain.norm_rotate` in one kernel."""
+    x, cos, sin = x.contiguous(), cos.contiguous(), sin.contiguous()
+    (b, n, dim), half = x.shape, cos.shape[1]
+    out = torch.empty_like(x)
+    _norm_rotate_kernel[(b * n,)](x, weight.float(), cos, sin, out, n, dim, half, eps, BLOCK=_block(dim // 2))
+    return out.view(b, n, dim // (2 * half), 2 * half)
+
+
+def _places(rows: Float[Tensor, "b2 s d"], lengths: Sequence[int]) -> tuple[int, int]:
+    """How far apart the rows of two samples and of two stretches lie; 0 where all share one."""
+    b, s, dim = rows.shape
+    assert s == len(lengths) <= MAX_STRETCHES, (s, lengths)
+    return (s * dim if b > 1 else 0), (dim if s > 1 else 0)
+
+
+def _block(width: int) -> Any:
+    """The power of two that holds a row; a compile-time constant to the kernel."""
+    return triton.next_power_of_2(width)

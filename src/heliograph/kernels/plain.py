@@ -1,0 +1,69 @@
+"""The memory-bound steps of a transformer block in plain PyTorch: these define what the fused kernels must give.
+
+A token sequence is made of stretches (history, chunk), `lengths` tokens each; modulation has one row for each stretch,
+which is never expanded to every token. Statistics, modulation and gates are float32; results have the dtype of `x`.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor
+
+Tokens = Float[Tensor, "b n d"]
+StretchRows = Float[Tensor, "b2 s d"]
+Table = Float[Tensor, "n half"]
+
+
+def layer_norm(x: Float[Tensor, "b n d"], eps: float) -> Float[Tensor, "b n d"]:
+    """Zero mean and unit variance per token, in float32."""
+    return F.layer_norm(x.float(), (x.shape[-1],), eps=eps)
+
+
+def modulate(
+    x: Float[Tensor, "b n d"],
+    shift: Float[Tensor, "b2 s d"],
+    scale: Float[Tensor, "b2 s d"],
+    lengths: Sequence[int],
+    eps: float,
+) -> Float[Tensor, "b n d"]:
+    """LN(x)·(1 + scale) + shift, each stretch by its own row."""
+    pieces = x.split(list(lengths), dim=1)
+    done = [
+        (layer_norm(piece, eps) * (1 + scale[:, i, None]) + shift[:, i, None]).to(x.dtype)
+        for i, piece in enumerate(pieces)
+    ]
+    return done[0] if len(done) == 1 else torch.cat(done, dim=1)
+
+
+def add_gated(
+    x: Float[Tensor, "b n d"], update: Float[Tensor, "b n d"], gate: Float[Tensor, "b2 s d"], lengths: Sequence[int]
+) -> Float[Tensor, "b n d"]:
+    """x + update·gate, each stretch by its own gate."""
+    pieces = zip(x.split(list(lengths), dim=1), update.split(list(lengths), dim=1), strict=True)
+    done = [(piece.float() + change.float() * gate[:, i, None]).to(x.dtype) for i, (piece, change) in enumerate(pieces)]
+    return done[0] if len(done) == 1 else torch.cat(done, dim=1)
+
+
+def norm_rotate(
+    x: Float[Tensor, "b n d"],
+    weight: Float[Tensor, " d"],
+    cos: Float[Tensor, "n half"],
+    sin: Float[Tensor, "n half"],
+    eps: float,
+) -> Float[Tensor, "b n k e"]:
+    """RMS norm over the whole width, heads of 2·half channels, each pair of channels turned by its token's angle."""
+    normed = F.rms_norm(x, (x.shape[-1],), weight, eps)
+    return rotate(rearrange(normed, "b n (k e) -> b n k e", e=2 * cos.shape[-1]), cos, sin)
+
+
+def rotate(
+    x: Float[Tensor, "b n k e"], cos: Float[Tensor, "n half"], sin: Float[Tensor, "n half"]
+) -> Float[Tensor, "b n k e"]:
+    """Turn each pair of channels (2j, 2j+1) by its token's angle; product in float32, result in the dtype of `x`."""
+    even, odd = rearrange(x, "b n k (e pair) -> pair b n k e", pair=2)
+    cos, sin = cos[:, None], sin[:, None]
+    turned = torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1)
+    return turned.flatten(-2).to(x.dtype)

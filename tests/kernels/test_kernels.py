@@ -1,0 +1,110 @@
+"""Every fused kernel gives what its plain version gives, by Triton's interpreter where there is no GPU."""
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from heliograph.kernels import plain
+from heliograph.kernels.choice import PLAIN, Kernels, fused_kernels, kernels_for
+from tests.small import relative_error
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+DTYPES = [torch.float32, torch.bfloat16]
+WIDTHS = [16, 48]  # 48 is no power of two: part of a block lies outside the row
+
+
+@pytest.fixture(scope="module")
+def fused() -> Kernels:
+    """The Triton version."""
+    if sys.platform != "linux":
+        pytest.skip("Triton is there for Linux only")
+    found = fused_kernels()
+    assert found is not None, "Triton is part of the test extra on Linux"
+    return found
+
+
+def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(DEVICE, dtype)
+
+
+def assert_agree(got: Tensor, want: Tensor) -> None:
+    """Equal but for the order of summation: some units in the last place of the largest value."""
+    assert got.dtype == want.dtype
+    assert got.shape == want.shape
+    assert relative_error(got, want) <= (1e-6 if got.dtype == torch.float32 else 2 * torch.finfo(got.dtype).eps)
+
+
+LENGTHS = [(4,), (1, 3)]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("lengths", LENGTHS)
+@pytest.mark.parametrize("rows", [1, 2])
+def test_modulation_agrees(fused: Kernels, dtype: torch.dtype, width: int, lengths: tuple[int, ...], rows: int) -> None:
+    x = 3 + normal(2, 4, width, dtype=dtype)
+    shift, scale = normal(rows, len(lengths), width, seed=1), normal(rows, len(lengths), width, seed=2)
+    assert_agree(fused.modulate(x, shift, scale, lengths, 1e-6), plain.modulate(x, shift, scale, lengths, 1e-6))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("lengths", LENGTHS)
+@pytest.mark.parametrize("rows", [1, 2])
+def test_gated_sums_agree(fused: Kernels, dtype: torch.dtype, width: int, lengths: tuple[int, ...], rows: int) -> None:
+    x, update = normal(2, 4, width, dtype=dtype), normal(2, 4, width, seed=1, dtype=dtype)
+    gate = normal(rows, len(lengths), width, seed=2)
+    assert_agree(fused.add_gated(x, update, gate, lengths), plain.add_gated(x, update, gate, lengths))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("heads", "half"), [(2, 4), (3, 8)])
+def test_normed_and_rotated_heads_agree(fused: Kernels, dtype: torch.dtype, heads: int, half: int) -> None:
+    width = heads * 2 * half
+    x, weight = normal(2, 4, width, dtype=dtype), normal(width, seed=1, dtype=dtype)
+    angles = normal(4, half, seed=2)
+    arguments = (x, weight, angles.cos(), angles.sin(), 1e-6)
+    got, want = fused.norm_rotate(*arguments), plain.norm_rotate(*arguments)
+    assert got.shape == (2, 4, heads, 2 * half)
+    assert_agree(got, want)
+
+
+@pytest.mark.parametrize("function", [plain.modulate, "fused"], ids=["plain", "triton"])
+def test_modulation_uses_the_row_of_each_stretch(fused: Kernels, function: Any) -> None:
+    modulate: Callable[..., Tensor] = fused.modulate if function == "fused" else function
+    x = normal(1, 5, 16)
+    shift = torch.stack([torch.zeros(16), torch.full((16,), 10.0)])[None].to(DEVICE)
+    out = modulate(x, shift, torch.zeros_like(shift), (2, 3), 1e-6)
+    assert out[:, :2].mean().abs() < 1e-5
+    assert (out[:, 2:].mean() - 10).abs() < 1e-5
+
+
+def test_a_rotation_keeps_the_length_of_every_head(fused: Kernels) -> None:
+    x, angles = normal(1, 4, 24), normal(4, 4, seed=1)
+    for version in (PLAIN, fused):
+        ones = torch.ones(24, device=DEVICE)
+        got = version.norm_rotate(x, ones, angles.cos(), angles.sin(), 1e-6)
+        still = version.norm_rotate(x, ones, torch.ones_like(angles), torch.zeros_like(angles), 1e-6)
+        assert torch.allclose(got.norm(dim=-1), still.norm(dim=-1), atol=1e-5)
+
+
+def test_inputs_may_be_views(fused: Kernels) -> None:
+    wide = normal(2, 7, 64)
+    x, rows = wide[:, :, ::2], normal(1, 6, 2, 32)
+    shift, scale = rows[:, 0], rows[:, 1]
+    assert_agree(fused.modulate(x, shift, scale, (3, 4), 1e-6), plain.modulate(x, shift, scale, (3, 4), 1e-6))
+
+
+def test_on_a_cpu_and_for_training_the_plain_version_runs() -> None:
+    with torch.no_grad():
+        assert kernels_for(torch.zeros(1)) is PLAIN
+    if torch.cuda.is_available():
+        on_gpu = torch.zeros(1, device="cuda")
+        assert kernels_for(on_gpu) is PLAIN
+        with torch.no_grad():
+            assert kernels_for(on_gpu, 2).name == "triton"
+            assert kernels_for(on_gpu, 3) is PLAIN

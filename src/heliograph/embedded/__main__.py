@@ -48,6 +48,20 @@ def latents(model: str, folder: Path, clips: int, chunks: int, workers: int) -> 
             raise
 
 
+@commands.command()
+@click.argument("model")
+@click.argument("state", type=click.Path(path_type=Path))
+@click.option("--steps", default=1200, show_default=True)
+@click.option("--seconds", default=540.0, show_default=True, help="Stop after this time; started again, it goes on.")
+def decoder(model: str, state: Path, steps: int, seconds: float) -> None:
+    """Train the network of MODEL's decoder; STATE is the file that it is kept in."""
+    from heliograph.embedded.decoder import DecoderConfig, train_decoder  # noqa: PLC0415
+    from heliograph.embedded.start import HEIGHT, WIDTH  # noqa: PLC0415
+
+    is_done = train_decoder(model, state, DecoderConfig(steps), (HEIGHT, WIDTH), seconds)
+    click.echo("decoder trained" if is_done else "not done yet: run it again", err=True)
+
+
 if __name__ == "__main__":
     try:
         commands()

@@ -1,4 +1,4 @@
-"""A server with a fake maker in a process of its own, to be killed: `python -m tests.serve.fake_server FOLDER SECONDS`."""
+"""A server with a fake maker, to be killed: `python -m tests.serve.fake_server FOLDER SECONDS`."""
 
 import sys
 from pathlib import Path

@@ -13,6 +13,7 @@ import numpy as np
 
 from heliograph.errors import StateError, UserError
 from heliograph.media.target import write_whole
+from heliograph.serve.maker import Said
 from heliograph.serve.order import Order
 from heliograph.shapes import CHUNK_FRAMES, check_size
 
@@ -25,7 +26,7 @@ class FakeReel:
     width: int
     seed: int
     prompts: tuple[str, ...]
-    said: list[Any] = field(default_factory=list)  # the prompt in force, guidance, negative prompt
+    wishes: list[Any] = field(default_factory=list)  # the prompt in force, guidance, negative prompt
 
     @property
     def num_chunks(self) -> int:
@@ -35,22 +36,30 @@ class FakeReel:
     def batch_key(self) -> Hashable:
         return self.height, self.width, self.num_chunks == 0
 
+    @property
+    def said(self) -> Said:
+        return Said(*self.wishes)
+
+    @property
+    def shown_prompt(self) -> str:
+        return (self.prompts or self.wishes)[-1 if self.prompts else 0]
+
     def set_prompt(self, prompt: str, transition_chunks: int) -> None:
         if not prompt.strip():
             raise UserError("the prompt is empty; describe what to show")
-        self.said[0] = prompt
+        self.wishes[0] = prompt
 
     def set_negative_prompt(self, prompt: str) -> None:
-        self.said[1] = prompt
+        self.wishes[1] = prompt
 
     def set_guidance(self, scale: float) -> None:
-        self.said[2] = scale
+        self.wishes[2] = scale
 
     def fork(self) -> "FakeReel":
-        return replace(self, said=list(self.said))
+        return replace(self, wishes=list(self.wishes))
 
     def save(self, path: Path) -> None:
-        values = {**vars(self), "said": list(self.said)}
+        values = {**vars(self), "wishes": list(self.wishes)}
         text = json.dumps(values)
         write_whole(path, json.dumps([hashlib.sha256(text.encode()).hexdigest(), text]).encode())
 
@@ -99,13 +108,13 @@ class FakeMaker:
         if self.gate is not None:
             self.gate.acquire()
         time.sleep(self.seconds)
-        self.passes.append([(reel.said[0], reel.num_chunks) for reel in reels])
+        self.passes.append([(reel.wishes[0], reel.num_chunks) for reel in reels])
         frames = []
         for reel in reels:
-            if reel.said[0] in self.broken_prompts:
+            if reel.wishes[0] in self.broken_prompts:
                 raise RuntimeError("the engine stumbled")
-            object.__setattr__(reel, "prompts", (*reel.prompts, reel.said[0]))
-            frames.append(paint(reel.said[0], reel.seed, reel.num_chunks - 1, reel.height, reel.width))
+            object.__setattr__(reel, "prompts", (*reel.prompts, reel.wishes[0]))
+            frames.append(paint(reel.wishes[0], reel.seed, reel.num_chunks - 1, reel.height, reel.width))
         return frames
 
 

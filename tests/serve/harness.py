@@ -20,6 +20,9 @@ from heliograph.serve.settings import Limits, Settings
 from heliograph.serve.studio import Studio
 from tests.serve.fakes import FakeMaker
 
+HTTP = httpx.Client(timeout=30)
+"""One client for all: making one takes longer than most answers."""
+
 
 @dataclass
 class Running:
@@ -77,5 +80,5 @@ def wait_for(condition: Any, seconds: float = 30.0) -> Any:
     deadline = time.monotonic() + seconds
     while not (value := condition()):
         assert time.monotonic() < deadline, "it did not come about"
-        time.sleep(0.005)
+        time.sleep(0.01)
     return value

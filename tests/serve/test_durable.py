@@ -19,7 +19,7 @@ from heliograph.serve import finisher, jobs
 from heliograph.serve.helios import HeliosMaker
 from heliograph.serve.settings import Limits
 from tests.serve.fakes import FakeMaker
-from tests.serve.harness import running, wait_for
+from tests.serve.harness import HTTP, running, wait_for
 
 ROOT = Path(__file__).parents[2]
 
@@ -39,14 +39,14 @@ def process(folder: Path, seconds: float = 0.0) -> Iterator[tuple[subprocess.Pop
 def ready(url: str) -> None:
     def answers() -> bool:
         with contextlib.suppress(httpx.TransportError):
-            return httpx.get(f"{url}/readyz").status_code == 200
+            return HTTP.get(f"{url}/readyz").status_code == 200
         return False
 
     wait_for(answers)
 
 
 def video(url: str, video_id: str) -> dict[str, object]:
-    return httpx.get(f"{url}/v1/videos/{video_id}").json()
+    return HTTP.get(f"{url}/v1/videos/{video_id}").json()
 
 
 def test_ten_kills_at_random_moments_change_no_byte_of_any_video(tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ def test_ten_kills_at_random_moments_change_no_byte_of_any_video(tmp_path: Path)
     moments = random.Random(20260304)
     with process(tmp_path / "killed", seconds=0.02) as (_, url):
         ready(url)
-        ids = [httpx.post(f"{url}/v1/videos", json=order).json()["id"] for order in orders]
+        ids = [HTTP.post(f"{url}/v1/videos", json=order).json()["id"] for order in orders]
     for _ in range(9):
         with process(tmp_path / "killed", seconds=0.02) as (server, url):
             ready(url)
@@ -62,12 +62,12 @@ def test_ten_kills_at_random_moments_change_no_byte_of_any_video(tmp_path: Path)
             server.send_signal(signal.SIGKILL)
     with running(tmp_path / "killed") as live:
         wait_for(lambda: all(video(live.url, name)["status"] == "completed" for name in ids))
-        killed = [httpx.get(f"{live.url}/v1/videos/{name}/content").content for name in ids]
+        killed = [HTTP.get(f"{live.url}/v1/videos/{name}/content").content for name in ids]
         assert not list(live.studio.folders.root.glob("*/.heliograph-*"))
     with running(tmp_path / "calm") as live:
-        ids = [httpx.post(f"{live.url}/v1/videos", json=order).json()["id"] for order in orders]
+        ids = [HTTP.post(f"{live.url}/v1/videos", json=order).json()["id"] for order in orders]
         wait_for(lambda: all(video(live.url, name)["status"] == "completed" for name in ids))
-        calm = [httpx.get(f"{live.url}/v1/videos/{name}/content").content for name in ids]
+        calm = [HTTP.get(f"{live.url}/v1/videos/{name}/content").content for name in ids]
     assert killed == calm
 
 
@@ -78,20 +78,20 @@ def test_a_video_of_the_real_model_goes_on_bit_for_bit_in_another_server(fast_fo
     for stops in (True, False):
         folder = tmp_path / str(stops)
         with running(folder, maker) as live:
-            name = httpx.post(f"{live.url}/v1/videos", json=order).json()["id"]
+            name = HTTP.post(f"{live.url}/v1/videos", json=order).json()["id"]
             wait_for(lambda live=live, name=name: video(live.url, name)["progress"] != 0)
             if stops:
                 live.stop()
         with running(folder, maker) as live:
             wait_for(lambda live=live, name=name: video(live.url, name)["status"] == "completed")
-            videos.append(httpx.get(f"{live.url}/v1/videos/{name}/content").content)
+            videos.append(HTTP.get(f"{live.url}/v1/videos/{name}/content").content)
     assert videos[0] == videos[1]
 
 
 def test_sigterm_stores_the_chunk_under_way_and_ends_normally(tmp_path: Path) -> None:
     with process(tmp_path, seconds=0.05) as (server, url):
         ready(url)
-        name = httpx.post(f"{url}/v1/videos", json={"prompt": "p", "seconds": 100}).json()["id"]
+        name = HTTP.post(f"{url}/v1/videos", json={"prompt": "p", "seconds": 100}).json()["id"]
         wait_for(lambda: video(url, name)["progress"] != 0)
         server.send_signal(signal.SIGTERM)
         assert server.wait(20) == 0
@@ -106,7 +106,7 @@ def test_a_second_server_on_the_same_folder_is_refused(tmp_path: Path) -> None:
         ready(url)
         assert second.wait(20) != 0
         assert second.stderr is not None and "another server uses" in second.stderr.read()
-        assert httpx.get(f"{url}/healthz").status_code == 200
+        assert HTTP.get(f"{url}/healthz").status_code == 200
 
 
 def test_a_damaged_database_is_named_and_left_as_it_is(tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_a_damaged_database_is_named_and_left_as_it_is(tmp_path: Path) -> None:
 def test_damaged_files_of_a_video_under_way_are_made_again(tmp_path: Path, harm: str) -> None:
     order = {"prompt": "p", "seconds": 33 * 6 / 24, "seed": 1}
     with running(tmp_path, FakeMaker(gated=True)) as live:
-        name = httpx.post(f"{live.url}/v1/videos", json=order).json()["id"]
+        name = HTTP.post(f"{live.url}/v1/videos", json=order).json()["id"]
         live.maker.gate.release(4)
         wait_for(lambda: live.studio.store.job(name).num_done == 4)  # pyright: ignore
         live.studio.scheduler.finisher.stop()  # nothing more is stored
@@ -138,9 +138,9 @@ def test_damaged_files_of_a_video_under_way_are_made_again(tmp_path: Path, harm:
     for folder in (tmp_path, tmp_path / "calm"):
         with running(folder) as live:
             if folder != tmp_path:
-                name = httpx.post(f"{live.url}/v1/videos", json=order).json()["id"]
+                name = HTTP.post(f"{live.url}/v1/videos", json=order).json()["id"]
             wait_for(lambda live=live, name=name: video(live.url, name)["status"] == "completed")
-            contents.append(httpx.get(f"{live.url}/v1/videos/{name}/content").content)
+            contents.append(HTTP.get(f"{live.url}/v1/videos/{name}/content").content)
     assert contents[0] == contents[1]
 
 
@@ -156,15 +156,15 @@ def test_a_full_disk_holds_a_video_up_and_loses_nothing(tmp_path: Path, monkeypa
     monkeypatch.setattr(jobs, "write_whole", write)
     monkeypatch.setattr(finisher, "RETRY_SECONDS", 0.02)
     with running(tmp_path) as live:
-        name = httpx.post(f"{live.url}/v1/videos", json={"prompt": "p", "seconds": 4}).json()["id"]
+        name = HTTP.post(f"{live.url}/v1/videos", json={"prompt": "p", "seconds": 4}).json()["id"]
         wait_for(lambda: live.studio.scheduler.finisher.trouble)
-        refused = httpx.post(f"{live.url}/v1/videos", json={"prompt": "p"})
+        refused = HTTP.post(f"{live.url}/v1/videos", json={"prompt": "p"})
         assert refused.status_code == 507 and refused.json()["error"]["code"] == "storage_full"
-        assert httpx.get(f"{live.url}/readyz").status_code == 503
+        assert HTTP.get(f"{live.url}/readyz").status_code == 503
         assert video(live.url, name)["status"] == "in_progress"
         is_full = False
         wait_for(lambda: video(live.url, name)["status"] == "completed")
-        assert httpx.get(f"{live.url}/readyz").status_code == 200
+        assert HTTP.get(f"{live.url}/readyz").status_code == 200
 
 
 def test_an_order_that_cannot_be_stored_is_refused_and_leaves_nothing(
@@ -176,12 +176,12 @@ def test_an_order_that_cannot_be_stored_is_refused_and_leaves_nothing(
             raise sqlite3.OperationalError("database or disk is full")
 
         monkeypatch.setattr(live.studio.store, "add_job", fail)
-        refused = httpx.post(f"{live.url}/v1/videos", json={"prompt": "p"})
+        refused = HTTP.post(f"{live.url}/v1/videos", json={"prompt": "p"})
         assert refused.status_code == 507 and "disk" in refused.json()["error"]["message"]
         assert not list(live.studio.folders.root.iterdir())
 
 
 def test_too_little_free_space_refuses_new_work(tmp_path: Path) -> None:
     with running(tmp_path, limits=Limits(min_free_bytes=2**62)) as live:
-        assert httpx.post(f"{live.url}/v1/videos", json={"prompt": "p"}).status_code == 507
-        assert httpx.get(f"{live.url}/readyz").status_code == 503
+        assert HTTP.post(f"{live.url}/v1/videos", json={"prompt": "p"}).status_code == 507
+        assert HTTP.get(f"{live.url}/readyz").status_code == 503

@@ -1,1 +1,1 @@
-"""The studio: an HTTP server that plays live sessions, speaks the OpenAI Videos API and shows a page to steer them with."""
+"""The studio: a server for live sessions, for the OpenAI Videos API, and for a page to steer them with."""

@@ -1,5 +1,6 @@
 """The web application: every route, behind the guards."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib import resources
@@ -8,11 +9,14 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, RedirectResponse
+from starlette.concurrency import run_in_threadpool
 from starlette.staticfiles import StaticFiles
 
 from heliograph.serve.bodies import read_body
 from heliograph.serve.errors import ApiError, install_error_handlers
 from heliograph.serve.guards import COOKIE, Guards, Keys
+from heliograph.serve.live_routes import live_routes
+from heliograph.serve.live_socket import live_socket
 from heliograph.serve.studio import Studio
 from heliograph.serve.videos import video_routes
 
@@ -25,8 +29,11 @@ def build_app(studio: Studio) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         studio.start()
+        reaper = asyncio.create_task(studio.lives.reap())
         yield
-        studio.stop()
+        reaper.cancel()
+        studio.lives.stop_all()
+        await run_in_threadpool(studio.stop)
 
     app = FastAPI(
         title="Heliograph Studio",
@@ -39,6 +46,8 @@ def build_app(studio: Studio) -> FastAPI:
     )
     install_error_handlers(app)
     app.include_router(video_routes(studio))
+    app.include_router(live_routes(studio))
+    app.include_router(live_socket(studio))
     _add_health(app, studio)
     _add_page(app, studio)
     app.add_middleware(Guards, settings=studio.settings, login_page=_static("login.html"))

@@ -34,7 +34,7 @@ async def read_body(request: Request) -> Body:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind in ("multipart/form-data", "application/x-www-form-urlencoded"):
         return await _form(request)
-    if kind == "" or kind == "application/json" or kind.endswith("+json"):
+    if kind in {"", "application/json"} or kind.endswith("+json"):
         return await read_json(request)
     raise ApiError(
         415,

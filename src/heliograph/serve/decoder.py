@@ -1,4 +1,4 @@
-"""The process that opens a stranger's file: `python -m heliograph.serve.decoder`, started by `uploads.py` and by nothing else.
+"""The process that opens a stranger's file: `python -m heliograph.serve.decoder`, started by `uploads.py` alone.
 
 It limits itself before it looks at the file, reads one picture or clip, writes plain arrays beside it, and answers with
 one line of JSON. Whatever a crafted file does to it, the server only sees that it ended.

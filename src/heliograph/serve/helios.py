@@ -10,7 +10,7 @@ from jaxtyping import UInt8
 from heliograph.config import StartNoise
 from heliograph.engine.session import Session
 from heliograph.pipeline import Choices, HeliosPipeline
-from heliograph.serve.maker import Reel
+from heliograph.serve.maker import Reel, Said
 from heliograph.serve.order import Order
 
 TRAINED_NOISE = 0.111, 0.135
@@ -35,6 +35,17 @@ class HeliosReel:
         """What one pass must share: the picture's size, how the next chunk is sampled, and the model."""
         request = self.session.request
         return request.height, request.width, request.sampler, request.sampler.steps_for(self.num_chunks)
+
+    @property
+    def said(self) -> Said:
+        """What the next chunk is made from."""
+        request = self.session.request
+        return Said(request.timeline.cues[-1].prompt, request.negative_prompt, request.sampler.guidance.scale)
+
+    @property
+    def shown_prompt(self) -> str:
+        """The prompt that weighs most in the chunk made last."""
+        return self.session.request.timeline.at(max(0, self.num_chunks - 1)).leading
 
     def set_prompt(self, prompt: str, transition_chunks: int) -> None:
         """From the next chunk on. Raises UserError."""

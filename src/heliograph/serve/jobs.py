@@ -84,7 +84,7 @@ class JobProduction:
                 self._store.set_job_status(self.name, "in_progress")
         return self._reel
 
-    def taken(self, after: Reel) -> None:
+    def taken(self, after: Reel, seconds: float) -> None:
         """One chunk more."""
         self._num_made = after.num_chunks
 

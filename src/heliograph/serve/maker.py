@@ -5,12 +5,20 @@ A reel is one video under way. Everything here is called from the one thread tha
 
 from collections.abc import Hashable, Sequence
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
 
 from heliograph.serve.order import Order
+
+
+class Said(NamedTuple):
+    """What the next chunk is made from."""
+
+    prompt: str
+    negative_prompt: str
+    guidance_scale: float | None
 
 
 @runtime_checkable
@@ -25,6 +33,16 @@ class Reel(Protocol):
     @property
     def batch_key(self) -> Hashable:
         """Reels with the same key may make their next chunk in one pass."""
+        ...
+
+    @property
+    def said(self) -> Said:
+        """What the next chunk is made from, once every blend is over."""
+        ...
+
+    @property
+    def shown_prompt(self) -> str:
+        """The prompt that weighs most in the chunk made last."""
         ...
 
     def set_prompt(self, prompt: str, transition_chunks: int) -> None:

@@ -45,8 +45,8 @@ class Production(Protocol):
         """What makes its chunks, opened if need be. Raises UserError."""
         ...
 
-    def taken(self, after: Reel) -> None:
-        """Its chunk was made; `after` may be kept."""
+    def taken(self, after: Reel, seconds: float) -> None:
+        """Its chunk was made, in a pass of so many seconds; `after` may be kept."""
         ...
 
     def deliver(self, after: Reel, frames: UInt8[np.ndarray, "33 h w 3"]) -> Keep:
@@ -203,7 +203,7 @@ class Scheduler:
         self._metrics.real_time_factor.set(len(batch) * CHUNK_FRAMES / FPS / max(seconds, 1e-9))
         for (production, reel), frames in zip(batch, made, strict=True):
             after = reel.fork()
-            production.taken(after)
+            production.taken(after, seconds)
             self._hand_over(production, after, frames)
 
     def _hand_over(self, production: Production, after: Reel, frames: UInt8[np.ndarray, "33 h w 3"]) -> None:

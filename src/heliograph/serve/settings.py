@@ -46,6 +46,7 @@ class Limits:
         max_live_per_client: the same for one client.
         max_viewers: connections that watch one session.
         max_stored_sessions: stopped, unsaved sessions that are kept; the oldest goes first.
+        max_session_chunks: chunks of one session that are kept, an hour by default; the oldest go first.
         max_messages_per_second: of one socket.
         max_failed_keys: wrong keys of one address in a minute.
         min_free_bytes: below this no new work is accepted.
@@ -61,6 +62,7 @@ class Limits:
     max_live_per_client: int = 8
     max_viewers: int = 500
     max_stored_sessions: int = 50
+    max_session_chunks: int = 3000
     max_messages_per_second: int = 20
     max_failed_keys: int = 10
     min_free_bytes: int = 128 * MIB

@@ -159,6 +159,14 @@ class Store:
             connection.execute("DELETE FROM chunks WHERE owner = ? AND place >= ?", (owner, place))
             connection.execute("UPDATE jobs SET num_done = ? WHERE id = ?", (place, owner))
 
+    def forget_chunks(self, owner: str, place: int) -> list[ChunkRecord]:
+        """Forget the chunks of a session up to this place on all paths; returns them."""
+        rows = self.database.rows("SELECT * FROM chunks WHERE owner = ? AND place <= ?", (owner, place))
+        if rows:
+            with self.database.writing() as connection:
+                connection.execute("DELETE FROM chunks WHERE owner = ? AND place <= ?", (owner, place))
+        return [ChunkRecord.from_row(row) for row in rows]
+
     def chunk(self, owner: str, chunk_id: str) -> ChunkRecord | None:
         """One chunk of this owner."""
         row = self.database.row("SELECT * FROM chunks WHERE id = ? AND owner = ?", (chunk_id, owner))

@@ -11,6 +11,7 @@ from heliograph.serve.database import Database
 from heliograph.serve.errors import ApiError, bad_request
 from heliograph.serve.folders import Folders
 from heliograph.serve.jobs import Jobs
+from heliograph.serve.live import Lives
 from heliograph.serve.maker import Maker
 from heliograph.serve.metrics import Metrics
 from heliograph.serve.order import Order, Start
@@ -40,6 +41,7 @@ class Studio:
         self.folders = Folders(settings.data_dir)
         self.uploads = Uploads(settings.data_dir, settings.limits.upload)
         self.scheduler = Scheduler(load, settings.max_batch, self.metrics)
+        self.lives = Lives(self.store, self.folders, self.scheduler, self.metrics, settings)
         self.jobs = Jobs(self.store, self.folders, self.scheduler, self.metrics, settings.limits)
 
     def start(self) -> None:
@@ -55,6 +57,7 @@ class Studio:
 
     async def close_streams(self) -> None:
         """Let everyone who watches go; the server is about to stop."""
+        self.lives.stop_all()
 
     @property
     def maker(self) -> Maker:
@@ -128,6 +131,14 @@ class Studio:
                 f"size {look.size} has more than {most} pixels; send a smaller one", "size", "invalid_value"
             )
         return height, width
+
+    def pace(self, pace: float) -> float:
+        """A playback speed inside the limit. Raises ApiError (400)."""
+        if pace > self.settings.max_pace:
+            raise bad_request(
+                f"pace {pace:g} is above {self.settings.max_pace:g}; send a lower one", "pace", "invalid_value"
+            )
+        return pace
 
     def check(self, order: Order) -> None:
         """Refuse an order that the model cannot make.

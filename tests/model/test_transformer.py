@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import diffusers
 import pytest
@@ -142,7 +143,7 @@ def test_history_tokens_see_timestep_0_where_the_model_was_trained_so(*, history
 
 @pytest.mark.parametrize("guides_chunk_only", [True, False])
 def test_text_reaches_chunk_tokens_only_where_the_model_was_trained_so(*, guides_chunk_only: bool) -> None:
-    model = random_transformer(num_layers=1, guidance_cross_attn=guides_chunk_only)
+    model = random_transformer(guidance_cross_attn=guides_chunk_only)
     tiers, num_history = wave_tiers(8, 8), 40
 
     def leaving(text: Tensor) -> tuple[Tensor, Tensor]:
@@ -152,6 +153,21 @@ def test_text_reaches_chunk_tokens_only_where_the_model_was_trained_so(*, guides
     (past, now), (past_other, now_other) = leaving(TEXT), leaving(OTHER_TEXT)
     assert torch.equal(past, past_other) == guides_chunk_only
     assert not torch.allclose(now, now_other)
+
+
+def test_after_the_last_block_only_the_chunk_is_left_and_it_is_what_all_tokens_would_have_given() -> None:
+    model, tiers = random_transformer(), wave_tiers(8, 8)
+    seen: list[tuple[Any, ...]] = []
+    last = model.get_submodule("blocks.1")
+    handle = last.register_forward_pre_hook(lambda _, args: seen.append(args))
+    (left,) = left_by(model, "blocks.1", lambda: model(chunk(), 500.0, TEXT, tiers))
+    handle.remove()
+    tokens, layout, rotary, text, leaving = seen[0]
+    assert leaving.lengths == (left.shape[1],) == layout.lengths[1:]
+    with torch.no_grad():
+        whole = last(tokens, layout, rotary, text, layout)
+    assert whole.shape[1] == tokens.shape[1] == left.shape[1] + 40
+    assert torch.allclose(left, whole[:, 40:], atol=1e-6)
 
 
 def test_tokens_run_long_mid_short_chunk() -> None:

@@ -97,9 +97,12 @@ class SelfAttention(Attention):
             self.history_key_scale = nn.Parameter(torch.ones(num_heads if history_scale == "per_head" else 1))
         self.amplifies_history = history_scale is not None
 
-    def forward(self, x: Float[Tensor, "b n d"], rotary: Rotary, layout: TokenLayout) -> Float[Tensor, "b n d"]:
-        """Mix the tokens of each sequence; as a rule there is one."""
-        query, key = self.norm_q(self.to_q(x), rotary), self.norm_k(self.to_k(x), rotary)
+    def forward(
+        self, x: Float[Tensor, "b n d"], rotary: Rotary, layout: TokenLayout, asking: TokenLayout
+    ) -> Float[Tensor, "b m d"]:
+        """Mix the tokens of each sequence, as a rule one. Only the last of them, those `asking`, get their mix."""
+        count = sum(asking.lengths)
+        query, key = self.norm_q(self.to_q(x[:, -count:]), rotary.last(count)), self.norm_k(self.to_k(x), rotary)
         value = self.split(self.to_v(x))
         if self.amplifies_history:
             pieces = zip(layout.split(key), layout.stretches, strict=True)

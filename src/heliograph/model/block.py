@@ -76,17 +76,28 @@ class TransformerBlock(nn.Module):
         self.scale_shift_table = nn.Parameter(torch.randn(1, NUM_MODULATIONS, config.dim) / config.dim**0.5)
 
     def forward(
-        self, tokens: Float[Tensor, "b n d"], layout: TokenLayout, rotary: Rotary, text: TextSource
-    ) -> Float[Tensor, "b n d"]:
-        """Tokens after the block, in the dtype they came in."""
-        rows = _modulation(self.scale_shift_table, layout)
-        kernels = kernels_for(tokens, len(layout.lengths))
+        self,
+        tokens: Float[Tensor, "b n d"],
+        layout: TokenLayout,
+        rotary: Rotary,
+        text: TextSource,
+        leaving: TokenLayout,
+    ) -> Float[Tensor, "b m d"]:
+        """Tokens after the block, in the dtype they came in.
 
-        entering = kernels.modulate(tokens, rows[0], rows[1], layout.lengths, self.eps)
-        tokens = kernels.add_gated(tokens, self.attn1(entering, rotary, layout), rows[2], layout.lengths)
-        tokens = self._read(tokens, layout, text.keys(self.attn2))
-        entering = kernels.modulate(tokens, rows[3], rows[4], layout.lengths, self.eps)
-        return kernels.add_gated(tokens, self.ffn(entering), rows[5], layout.lengths)
+        `leaving` are the last of them, those that anybody reads: all but after the last block, where nobody reads the
+        history. The others are attended to, and then forgotten.
+        """
+        kernels = kernels_for(tokens, len(layout.lengths))
+        shift, scale, *_ = _modulation(self.scale_shift_table, layout)
+        entering = kernels.modulate(tokens, shift, scale, layout.lengths, self.eps)
+        mixed = self.attn1(entering, rotary, layout, leaving)
+
+        rows, lengths = _modulation(self.scale_shift_table, leaving), leaving.lengths
+        tokens = kernels.add_gated(tokens[:, -sum(lengths) :], mixed, rows[2], lengths)
+        tokens = self._read(tokens, leaving, text.keys(self.attn2))
+        entering = kernels.modulate(tokens, rows[3], rows[4], lengths, self.eps)
+        return kernels.add_gated(tokens, self.ffn(entering), rows[5], lengths)
 
     def _read(self, tokens: Tensor, layout: TokenLayout, keys: TextKeys) -> Float[Tensor, "b n d"]:
         """The text, read by the chunk's tokens; history tokens pass by where the model was trained so."""

@@ -49,6 +49,14 @@ class TokenLayout:
         """Tokens in each stretch."""
         return tuple(stretch.length for stretch in self.stretches)
 
+    @property
+    def read(self) -> "TokenLayout":
+        """The tokens that the output is made of: the chunk of one sequence; of several, all."""
+        if len(self.sequences) > 1:
+            return self
+        chunk = self.stretches[-1]
+        return TokenLayout((chunk,), (chunk.length,))
+
     @classmethod
     def join(cls, layouts: "Sequence[TokenLayout]") -> "TokenLayout":
         """The layouts of several sequences, one after another."""

@@ -21,6 +21,10 @@ class Rotary:
     cos: Float[Tensor, "n e"]
     sin: Float[Tensor, "n e"]
 
+    def last(self, count: int) -> "Rotary":
+        """The tables of the last tokens."""
+        return Rotary(self.cos[-count:], self.sin[-count:])
+
     @classmethod
     def join(cls, parts: "list[Rotary]") -> "Rotary":
         """The tables of several streams, one after another."""

@@ -230,15 +230,16 @@ class HeliosTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheM
 
     def _run_blocks(
         self, tokens: Tensor, layout: TokenLayout, rotary: Rotary, text: Tensor, memo: Memo, kept: tuple[int, ...]
-    ) -> tuple[Float[Tensor, "b n d"], list[Float[Tensor, "b n d"]]]:
-        """Tokens after the last block, and after each of the blocks `kept`."""
+    ) -> tuple[Float[Tensor, "b m d"], list[Float[Tensor, "b _ d"]]]:
+        """The tokens that are read after the last block, and all tokens after each of the blocks `kept`."""
         has_keys = memo.holds(("keys", len(self.blocks) - 1))
         projected = None if has_keys else self.condition_embedder.text(text)
         outputs: dict[int, Tensor] = {}
         for index, block in enumerate(self.blocks):
             source = TextSource(index, projected, memo)
             run = partial(checkpoint, block, use_reentrant=False) if self._saves_memory() else block
-            tokens = run(tokens, layout, rotary, source)
+            leaving = layout.read if index == len(self.blocks) - 1 else layout
+            tokens = run(tokens, layout, rotary, source, leaving)
             if index in kept:
                 outputs[index] = tokens
         return tokens, [outputs[index] for index in kept]

@@ -20,7 +20,8 @@ from heliograph.options import CONTEXT, PixelSize
     "--devices", type=click.IntRange(1), default=1, show_default=True, help="With --dry-run: devices to plan for."
 )
 @click.option("--json", "as_json", is_flag=True, help="With --dry-run: print JSON.")
-@click.option("--start", help="Model to start from (folder or hub id), instead of the preset's.")
+# `torchrun` takes --start for an abbreviation of options of its own and refuses it, so --from is the name to use.
+@click.option("--from", "--start", "start", help="Model to start from (folder or hub id), instead of the preset's.")
 @click.option("--scores", help="Model of teacher and critic, instead of the preset's.")
 @click.option("--max-steps", type=int, help="Steps in all, those before a resume included.")
 @click.option("--batch-size", type=int, help="Examples per process.")
@@ -44,7 +45,7 @@ def train(*, dry_run: bool, devices: int, as_json: bool, **options: Any) -> None
 
     \b
     heliograph train tiny-adapt-init --data diorama --output runs/adapt
-    heliograph train tiny-multiscale-init --start runs/adapt/model --data diorama --output runs/multiscale
+    heliograph train tiny-multiscale-init --from runs/adapt/model --data diorama --output runs/multiscale
     heliograph train adapt-init-correct --dry-run --devices 64
     torchrun --nproc-per-node 8 -m heliograph.cli train adapt-init-correct --data shards --output runs/base
     """

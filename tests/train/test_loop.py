@@ -17,7 +17,7 @@ from heliograph.train.ema import EmaConfig, decay_at
 from heliograph.train.journal import Board, MetricsFile, Ticker, clock
 from heliograph.train.loop import DivergedError, LoopConfig, Trainer, Watchers
 from heliograph.train.stage import Batch, Loss, Optimiser, ParameterGroup
-from tests.train.workers import ALONE, Case, WaveSource, run_steps
+from tests.train.workers import ALONE, Case, WaveSource, make_stage, run_steps
 
 ADAM = Optimiser(0.1, weight_decay=0.0, max_grad_norm=1e9)
 
@@ -162,6 +162,18 @@ def test_steps_do_not_depend_on_randomness_outside(tmp_path: Path) -> None:
     one = run_steps(Case(steps=1), ALONE, tmp_path)
     torch.manual_seed(2)
     assert one["figures"] == run_steps(Case(steps=1), ALONE, tmp_path)["figures"]
+
+
+def test_bfloat16_computes_near_float32_and_trains_float32_weights(tmp_path: Path) -> None:
+    losses = {}
+    for precision in ("float32", "bfloat16"):
+        stage = make_stage("adapter", "replicate", ALONE)
+        config = LoopConfig(5, precision=precision)  # type: ignore[arg-type]
+        trainer = Trainer(stage, WaveSource(), config, None, ALONE, tmp_path / precision)
+        losses[precision] = [trainer.take_step()["loss/student"] for _ in range(3)]
+        trainer.loader.close()
+        assert all(p.dtype == torch.float32 for p in trainer.groups["student"].parameters.values())
+    assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.02) and losses["bfloat16"] != losses["float32"]
 
 
 def test_there_is_nothing_to_resume_at_first(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from heliograph.checkpoint import open_model
 from heliograph.errors import CheckpointError
 from heliograph.model.patchify import enlarge_patch
 from heliograph.train.build import open_beside
-from heliograph.train.presets import BASE, TINY_NETWORK, WAN
+from heliograph.train.presets import BASE, DISTILLED, MID, TINY_NETWORK, WAN
 from heliograph.train.start import StartPoint, empty_network, load_start, random_network, start_config
 from tests.small import SIZES, randomise, relative_error
 from tests.train.examples import given, normal
@@ -45,6 +45,30 @@ def test_a_model_started_from_wan_has_wans_velocity_where_there_is_no_history(wa
     x, text, timestep = normal(2, 16, 5, 8, 8), normal(2, 7, 32, seed=1), torch.tensor([700.0, 30.0])
     expected = teacher(x, timestep, text, return_dict=False)[0]
     assert relative_error(network(x, timestep, text, None), expected) < 1e-4
+
+
+def meta_shapes(network_class: type[torch.nn.Module]) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of a network of the library at its default sizes, which are those of the 14B models."""
+    with torch.device("meta"):
+        return {name: tuple(tensor.shape) for name, tensor in network_class().state_dict().items()}
+
+
+def test_names_and_shapes_of_wan_14b_are_ours_but_for_the_memory_patches() -> None:
+    wan = meta_shapes(WanTransformer3DModel)
+    wan["norm_out.scale_shift_table"] = wan.pop("scale_shift_table")
+    ours = {name: tuple(t.shape) for name, t in empty_network(start_config(StartPoint(WAN))).state_dict().items()}
+    new = ours.keys() - wan.keys()
+    assert {name: ours[name] for name in wan} == wan
+    assert new == {f"patch_{tier}.{leaf}" for tier in ("short", "mid", "long") for leaf in ("weight", "bias")}
+    assert ours["patch_long.weight"] == (5120, 16, 4, 8, 8) and ours["blocks.39.ffn.net.0.proj.weight"] == (13824, 5120)
+
+
+@pytest.mark.parametrize("model", [BASE, MID, DISTILLED])
+def test_names_and_shapes_of_the_released_models_are_ours(model: str) -> None:
+    from diffusers import HeliosTransformer3DModel
+
+    ours = {name: tuple(t.shape) for name, t in empty_network(start_config(StartPoint(model))).state_dict().items()}
+    assert ours == meta_shapes(HeliosTransformer3DModel)
 
 
 def test_memory_patches_start_from_the_loaded_patch_embedding(wan: Path) -> None:

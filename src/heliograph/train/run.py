@@ -137,6 +137,8 @@ def train(config: TrainConfig, options: TrainOptions, output: Path, parallel: Pa
         trainer = Trainer(built.stage, source, config.loop, config.ema, parallel, output)
         if options.resume:
             trainer.resume()
+        if parallel.is_first:  # only now: what cannot begin is no run to go on with
+            write_whole(output / RUN_FILE, json.dumps(_plain(config), indent=2).encode() + b"\n")
         sheets = _sheets(config, built, beside, texts, output, parallel)
         with _stop_on_signal() as wants_stop, _recorders(trainer, options, output) as recorders:
             trainer.run(Watchers(recorders, sheets, wants_stop))
@@ -152,14 +154,12 @@ def claimed(output: Path, config: TrainConfig, parallel: Parallel, *, resume: bo
         UserError: it holds a run and `resume` is off, or another run than this.
     """
     file = output / RUN_FILE
-    values = json.loads(json.dumps(asdict(config)))
     if file.exists():
         if not resume:
             raise UserError(f"{output} holds a run already; go on with --resume, or choose another --output")
-        _check_same_run(file, values)
-    parallel.wait()  # until all have looked: the first one writes the file now
+        _check_same_run(file, _plain(config))
+    parallel.wait()  # until all have looked: the first one will write the file
     if not parallel.is_first:
-        parallel.wait()
         yield
         return
     try:
@@ -167,9 +167,12 @@ def claimed(output: Path, config: TrainConfig, parallel: Parallel, *, resume: bo
     except OSError as error:
         raise OutputError(f"{output} cannot be made ({error.strerror}); choose another --output") from error
     with hold_folder(output):
-        write_whole(file, json.dumps(values, indent=2).encode() + b"\n")
-        parallel.wait()
         yield
+
+
+def _plain(config: TrainConfig) -> dict[str, Any]:
+    """The configuration as JSON has it."""
+    return json.loads(json.dumps(asdict(config)))
 
 
 def _check_same_run(file: Path, values: dict[str, Any]) -> None:

@@ -171,7 +171,7 @@ def _part(model: Path, start: StartPoint) -> Path:
     try:
         return Path(snapshot_download(start.model, allow_patterns=[f"{start.subfolder}/*"])) / start.subfolder
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
-        raise CheckpointError(f"{model} has no folder {start.subfolder}; name another with --start") from error
+        raise CheckpointError(f"{model} has no folder {start.subfolder}; name another with --from") from error
 
 
 def _state(folder: Path) -> dict[str, Tensor]:

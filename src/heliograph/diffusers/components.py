@@ -21,15 +21,24 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from heliograph.autoencoder import FastAutoencoder
 from heliograph.errors import CheckpointError, UserError
+from heliograph.linear_autoencoder import LinearAutoencoder
 from heliograph.model.transformer import HeliosTransformer3DModel
 from heliograph.shapes import FRAME_STRIDE, LATENT_STRIDE
 
-__all__ = ["Components", "FastAutoencoder", "HeliosTransformer3DModel", "ModelMixin", "adopt_transformer"]
+__all__ = [
+    "Components",
+    "FastAutoencoder",
+    "HeliosTransformer3DModel",
+    "LinearAutoencoder",
+    "ModelMixin",
+    "adopt_transformer",
+]
 
 WRITTEN_AS: Mapping[tuple[str, str], tuple[str, str]] = MappingProxyType(
     {
         (HeliosTransformer3DModel.__module__, "HeliosTransformer3DModel"): ("diffusers", "HeliosTransformer3DModel"),
         (FastAutoencoder.__module__, "FastAutoencoder"): ("heliograph", "FastAutoencoder"),
+        (LinearAutoencoder.__module__, "LinearAutoencoder"): ("heliograph", "LinearAutoencoder"),
     }
 )
 """Where a class of ours is defined, and how `model_index.json` names it."""
@@ -60,7 +69,7 @@ class Components(DiffusionPipeline, HeliosLoraLoaderMixin):
         self,
         tokenizer: PreTrainedTokenizerBase | None,
         text_encoder: PreTrainedModel | None,
-        vae: AutoencoderKLWan | FastAutoencoder | None,
+        vae: AutoencoderKLWan | FastAutoencoder | LinearAutoencoder | None,
         scheduler: SchedulerMixin | None,
         transformer: HeliosTransformer3DModel | nn.Module | None,
     ) -> None:

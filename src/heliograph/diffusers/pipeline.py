@@ -18,6 +18,7 @@ from heliograph.diffusers.conditioning import StartInput
 from heliograph.diffusers.plan import MemoryInput, check_sigmas, make_plan
 from heliograph.diffusers.prompts import Prompts, TextInput
 from heliograph.errors import UserError
+from heliograph.linear_autoencoder import LinearAutoencoder
 from heliograph.model.transformer import HeliosTransformer3DModel
 from heliograph.seeds import Generators
 
@@ -108,7 +109,7 @@ class HeliosPyramidPipeline(Caller):
         self,
         tokenizer: PreTrainedTokenizerBase | None,
         text_encoder: PreTrainedModel | None,
-        vae: AutoencoderKLWan | FastAutoencoder | None,
+        vae: AutoencoderKLWan | FastAutoencoder | LinearAutoencoder | None,
         scheduler: SchedulerMixin | None,
         transformer: HeliosTransformer3DModel | nn.Module | None,
         is_cfg_zero_star: bool = False,  # noqa: FBT001, FBT002

@@ -15,6 +15,7 @@ from heliograph.engine.prompts import TextEmbeddings
 from heliograph.engine.quantise import load_int8_transformer
 from heliograph.model.denoiser import TransformerDenoiser
 from heliograph.presets import sampler_for
+from heliograph.request import chosen_sampler
 from heliograph.text import load_text_encoder
 from heliograph.vae import LatentCodec, load_autoencoder
 
@@ -67,12 +68,11 @@ def load_engine(folder: ModelFolder, plan: Plan, prompts: tuple[str, ...] = ()) 
         offload_blocks(transformer, folder, plan)
     # The autoencoder runs in float32, as the reference does: its latents are what all later chunks remember.
     autoencoder = load_autoencoder(folder, torch.float32, device)
-    pipeline = {"is_distilled": folder.index.is_distilled, "is_cfg_zero_star": folder.index.is_cfg_zero_star}
     return Engine(
         denoiser=TransformerDenoiser(transformer, device),
         texts=texts,
         codec=LatentCodec(autoencoder),
-        sampler=sampler_for(folder.scheduler_config, pipeline),
+        sampler=native_sampler(folder),
         memory=MemoryConfig(),
         size=native_size(folder.path),
         num_channels=int(folder.transformer_config.get("in_channels", 16)),
@@ -88,6 +88,26 @@ def native_size(folder: Path) -> tuple[int, int]:
         return RELEASED_SIZE
     values = read_json(file)
     return int(values["height"]), int(values["width"])
+
+
+def native_sampler(folder: ModelFolder) -> SamplerConfig:
+    """How the model is sampled unless a request says otherwise.
+
+    Solver and schedule are in the model's own files; steps and guidance are those of the released model of its kind,
+    unless `heliograph.json` names others (`steps`, `first_chunk_steps`, `guidance_scale`; each may be left out).
+
+    Raises:
+        CheckpointError: a file names what is not supported.
+        UserError: steps or guidance in `heliograph.json` are out of range.
+    """
+    switches = {"is_distilled": folder.index.is_distilled, "is_cfg_zero_star": folder.index.is_cfg_zero_star}
+    sampler = sampler_for(folder.scheduler_config, switches)
+    file = folder.path / NATIVE_FILE
+    if not file.is_file():
+        return sampler
+    values = read_json(file)
+    steps, first, scale = (values.get(name) for name in ("steps", "first_chunk_steps", "guidance_scale"))
+    return chosen_sampler(sampler, steps and tuple(steps), first and tuple(first), scale)
 
 
 def fingerprint(folder: ModelFolder) -> str:

@@ -281,6 +281,8 @@ def _network_sizes(folder: ModelFolder) -> NetworkSizes:
 def _decode_bytes_per_pixel(folder: ModelFolder) -> int:
     """Live features while the model's autoencoder decodes a chunk in float32."""
     config = read_json(folder.part("vae") / "config.json")
+    if folder.index.components["vae"].class_name == "LinearAutoencoder":
+        return _linear_decode_bytes_per_pixel(config)
     if folder.index.components["vae"].class_name != "FastAutoencoder":
         return WAN_BYTES_PER_CHANNEL * _size(config, "base_dim", 96)
     dims = config.get("decoder_dims", (256, 128, 64, 64))
@@ -291,6 +293,17 @@ def _decode_bytes_per_pixel(folder: ModelFolder) -> int:
     # At full resolution a layer's input and output are alive: twice the frames, then the channels, then the activation.
     channels = max(3 * dims[2] // 2, dims[2] + dims[3], 2 * dims[3])
     return FAST_FRAMES * channels * torch.float32.itemsize
+
+
+def _linear_decode_bytes_per_pixel(config: Mapping[str, Any]) -> int:
+    """The same for a linear code: the widest layer of the network at each resolution, and the frames themselves."""
+    dims = config.get("decoder_dims", (96, 64, 32))
+    if not isinstance(dims, list | tuple) or not all(isinstance(dim, int) and dim > 0 for dim in dims):
+        raise CheckpointError(f"decoder_dims={dims!r} in vae/config.json are no widths; use for example 96,64,32")
+    # A memory block holds its input, both frames of its first layer, and an output: five widths. The last resolution
+    # is half the picture's height and width; each one before it has half the frames and a quarter of the pixels.
+    block = max((5 * dim / 4 / 8 ** (len(dims) - 1 - i) for i, dim in enumerate(dims)), default=0)
+    return math.ceil(FAST_FRAMES * (block + 9) * torch.float32.itemsize)
 
 
 def _size(config: Mapping[str, Any], key: str, released: int) -> int:

@@ -27,13 +27,13 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import UMT5EncoderModel
 
-from heliograph import checkpoint
 from heliograph.checkpoint import (
     INDEX_FILE,
     RANDOM_MARK,
     RELEASED,
     TensorInfo,
     check_tensors,
+    find,
     find_local,
     find_model,
     load_text_encoder,
@@ -90,7 +90,7 @@ def hub_raises(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     def snapshot(_: str, *, allow_patterns: list[str], local_files_only: bool = False) -> str:
         raise LocalEntryNotFoundError("not cached") if local_files_only else error
 
-    monkeypatch.setattr(checkpoint, "snapshot_download", snapshot)
+    monkeypatch.setattr(find, "snapshot_download", snapshot)
 
 
 def refused(kind: type[Exception], status: int) -> Exception:
@@ -133,7 +133,7 @@ def test_looking_locally_never_downloads(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_downloaded_model_is_found_locally(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoint, "snapshot_download", lambda *_, **__: str(model))
+    monkeypatch.setattr(find, "snapshot_download", lambda *_, **__: str(model))
     assert find_local(RELEASED[0]) == model
 
 
@@ -146,7 +146,7 @@ def test_download_takes_the_components_of_inference_only(model: Path, monkeypatc
         asked.extend(allow_patterns)
         return str(model)
 
-    monkeypatch.setattr(checkpoint, "snapshot_download", snapshot)
+    monkeypatch.setattr(find, "snapshot_download", snapshot)
     assert find_model(RELEASED[2]) == model
     needed = [str(file.relative_to(model)) for file in model.rglob("*") if file.is_file()]
     others = ["transformer_ode/x.safetensors", "transformer_init/config.json", "README.md", "modular_model_index.json"]
@@ -172,14 +172,14 @@ def test_hub_failure_says_what_to_do(error: Exception, advice: str, monkeypatch:
 def test_tiny_says_that_it_is_random_where_no_trained_one_is_shipped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checkpoint.resources, "files", lambda _: tmp_path / "package")
+    monkeypatch.setattr(find.resources, "files", lambda _: tmp_path / "package")
     assert open_model("tiny", tmp_path / "cache").is_random
 
 
 def test_shipped_tiny_is_used_and_is_not_random(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "package" / "assets").mkdir(parents=True)
     model.rename(tmp_path / "package" / "assets" / "tiny")
-    monkeypatch.setattr(checkpoint.resources, "files", lambda _: tmp_path / "package")
+    monkeypatch.setattr(find.resources, "files", lambda _: tmp_path / "package")
     found = open_model("tiny", tmp_path / "cache")
     assert found.path == tmp_path / "package" / "assets" / "tiny"
     assert not found.is_random

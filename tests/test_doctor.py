@@ -8,8 +8,8 @@ import pytest
 import torch
 from huggingface_hub.errors import LocalEntryNotFoundError
 
-from heliograph import checkpoint, doctor
-from heliograph.checkpoint import RANDOM_MARK
+from heliograph import doctor
+from heliograph.checkpoint import RANDOM_MARK, components, find
 from heliograph.doctor import DoctorReport, Kernel, doctor_report
 from heliograph.engine.machine import ContainerLimit, Device, Machine
 from heliograph.errors import CheckpointError, UserError
@@ -37,7 +37,7 @@ def hub_cache_is_empty(monkeypatch: pytest.MonkeyPatch) -> None:
         assert local_files_only, "a download was started"
         raise LocalEntryNotFoundError("not cached")
 
-    monkeypatch.setattr(checkpoint, "snapshot_download", snapshot)
+    monkeypatch.setattr(find, "snapshot_download", snapshot)
 
 
 def report_on(machine: Machine, monkeypatch: pytest.MonkeyPatch, name: str, **size: int) -> DoctorReport:
@@ -60,7 +60,7 @@ def test_this_machine_can_run_a_small_model_and_says_how(model: Path) -> None:
 
 
 def test_report_loads_no_weights(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoint, "load_weights", lambda *_, **__: pytest.fail("weights were loaded"))
+    monkeypatch.setattr(components, "load_weights", lambda *_, **__: pytest.fail("weights were loaded"))
     assert doctor_report(str(model)).model.needs is not None
 
 

@@ -1,0 +1,69 @@
+"""Model folders: found by name, checked without reading a weight, loaded one tensor at a time.
+
+A folder has the layout of the released checkpoints: `model_index.json` beside one folder for each component. Loading
+is strict (every tensor must be there under its name in its shape) and bounded: the weights in the dtype they run in,
+and the pages of one shard.
+"""
+
+from heliograph.checkpoint.components import (
+    load_fast_vae,
+    load_linear_vae,
+    load_text_encoder,
+    load_transformer,
+    load_vae,
+)
+from heliograph.checkpoint.find import (
+    PARTS,
+    RELEASED,
+    TINY,
+    default_cache,
+    find_local,
+    find_model,
+    open_model,
+    write_once,
+)
+from heliograph.checkpoint.folder import (
+    INDEX_FILE,
+    PIPELINES,
+    RANDOM_MARK,
+    Component,
+    ModelFolder,
+    ModelIndex,
+    read_folder,
+    read_json,
+)
+from heliograph.checkpoint.tensors import DTYPES, WEIGHT_FILES, TensorInfo, check_tensors, tensor_table
+from heliograph.checkpoint.weights import FP32_COMPONENTS, Place, fill_module, load_weights
+
+__all__ = [
+    "DTYPES",
+    "FP32_COMPONENTS",
+    "INDEX_FILE",
+    "PARTS",
+    "PIPELINES",
+    "RANDOM_MARK",
+    "RELEASED",
+    "TINY",
+    "WEIGHT_FILES",
+    "Component",
+    "ModelFolder",
+    "ModelIndex",
+    "Place",
+    "TensorInfo",
+    "check_tensors",
+    "default_cache",
+    "fill_module",
+    "find_local",
+    "find_model",
+    "load_fast_vae",
+    "load_linear_vae",
+    "load_text_encoder",
+    "load_transformer",
+    "load_vae",
+    "load_weights",
+    "open_model",
+    "read_folder",
+    "read_json",
+    "tensor_table",
+    "write_once",
+]

@@ -1,6 +1,8 @@
 """The verbs `train` and `prepare` from end to end, on small models, and what they say to a user's mistakes."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -100,6 +102,21 @@ def test_the_world_trains_without_any_data_folder(tiny: Path, tmp_path: Path) ->
     assert (tmp_path / "run" / "model" / "model_index.json").is_file()
 
 
+def test_torchrun_trains_in_two_processes_and_goes_on_where_they_stopped(
+    tiny: Path, shards: Path, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += ["-m", "heliograph.cli", "train", "tiny-adapt-post", "--from", str(tiny), "--data", str(shards)]
+    command += ["--output", str(tmp_path / "run"), "--batch-size", "1", "--log-every", "1", "--sample-every", "0"]
+    command += ["--layout", "shard", "--device", "cpu", "--checkpoint-every", "1", "--max-steps"]
+    for rest in (("1",), ("2", "--resume")):
+        result = subprocess.run([*command, *rest], capture_output=True, text=True, timeout=400, check=False)
+        assert result.returncode == 0, result.stderr
+        assert result.stderr.count("samples/s") == 1, result.stderr  # the first process alone speaks
+    assert steps(tmp_path / "run") == [1, 2]
+    assert open_model(str(tmp_path / "run" / "model")).index.class_name == "HeliosPipeline"
+
+
 def test_a_dry_run_says_the_cost_and_writes_nothing(tiny: Path, tmp_path: Path) -> None:
     lines = call("tiny-adapt-init", "--start", tiny, "--dry-run", "--output", tmp_path / "run", "--learning-rate", 0.5)
     assert any("stage.optimiser.learning_rate = 0.5" in line for line in lines) and not (tmp_path / "run").exists()
@@ -149,7 +166,7 @@ def test_a_mistake_is_named_before_anything_is_trained(
     places = {"SHARDS": str(shards), "TINY": str(tiny), "OUT": str(tmp_path / "out")}
     with pytest.raises(UserError, match=message):
         call(*(places.get(argument, argument) for argument in arguments), "--start", tiny, "--device", "cpu")
-    assert not (tmp_path / "out" / "metrics.jsonl").exists()
+    assert not (tmp_path / "out" / "run.json").exists()  # the next try is no second run
 
 
 def test_data_of_another_model_are_refused(tiny: Path, shards: Path, tmp_path: Path) -> None:

@@ -104,8 +104,11 @@ class Guards:
                 await send({"type": "websocket.close", "code": 1008, "reason": error.message[:100]})
             return
         if error.status == 401 and scope["path"] == "/" and scope["method"] == "GET":
-            await send({"type": "http.response.start", "status": 401, "headers": _login_headers(self._login_page)})
-            await send({"type": "http.response.body", "body": self._login_page})
+            page = self._login_page
+            if scope["query_string"] == b"wrong":
+                page = page.replace(b"This studio is locked.", b"That key is not right.")
+            await send({"type": "http.response.start", "status": 401, "headers": _login_headers(page)})
+            await send({"type": "http.response.body", "body": page})
             return
         await error.response()(scope, receive, send)
 
@@ -215,7 +218,7 @@ def _with_headers(send: Send, scope: Scope) -> Send:
             headers.setdefault("Content-Security-Policy", PAGE_POLICY)
             headers["X-Content-Type-Options"] = "nosniff"
             headers["X-Frame-Options"] = "DENY"
-            headers["Referrer-Policy"] = "no-referrer"
+            headers["Referrer-Policy"] = "same-origin"  # none at all would hide the origin of the key's form
             headers["Cross-Origin-Opener-Policy"] = "same-origin"
             headers["Cross-Origin-Resource-Policy"] = "same-origin"
             headers["Permissions-Policy"] = "camera=(), microphone=(), geolocation=()"

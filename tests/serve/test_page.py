@@ -1,0 +1,233 @@
+"""The page in a real browser."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from selenium.webdriver import Chrome, Keys
+from selenium.webdriver.common.by import By
+
+from heliograph.serve.settings import Limits
+from tests.serve.browser import chromium
+from tests.serve.harness import HTTP, Running, running, wait_for
+from tests.serve.test_videos import png
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    with running(
+        tmp_path_factory.mktemp("studio"), limits=Limits(min_free_bytes=1, max_live=50, max_live_per_client=50)
+    ) as s:
+        yield s
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Chrome]:
+    with chromium() as started:
+        yield started
+
+
+class Page:
+    """The page as a person uses it."""
+
+    def __init__(self, browser: Chrome, url: str) -> None:
+        self.browser = browser
+        browser.get(url)
+        wait_for(lambda: "x" in self.text("model"))
+
+    def run(self, script: str, *values: Any) -> Any:
+        return self.browser.execute_script(script, *values)
+
+    def get(self, name: str) -> Any:
+        return self.browser.find_element(By.ID, name)
+
+    def text(self, name: str) -> str:
+        return self.get(name).text
+
+    def write(self, text: str) -> None:
+        self.get("prompt").clear()
+        self.get("prompt").send_keys(text)
+
+    def play(self, prompt: str = "a red fish", pace: float = 2) -> None:
+        self.run(
+            "const p = document.getElementById('pace'); p.value = arguments[0]; p.dispatchEvent(new Event('input'))",
+            pace,
+        )
+        self.write(prompt)
+        self.get("go").click()
+        wait_for(lambda: self.time() > 0 and self.cards())
+
+    def time(self) -> float:
+        return self.run("return document.getElementById('video').currentTime")
+
+    def cards(self) -> list[Any]:
+        return self.browser.find_elements(By.CSS_SELECTOR, ".chunk")
+
+    def names(self) -> list[str]:
+        return self.run("return [...document.querySelectorAll('.chunk')].map(c => c.getAttribute('aria-label'))")
+
+    def toasts(self) -> str:
+        return self.run("return [...document.querySelectorAll('.toast')].map(t => t.textContent).join(' ')")
+
+    def session(self) -> str:
+        return self.run("return location.hash.slice(1)")
+
+    def complaints(self) -> list[str]:
+        return [entry["message"] for entry in self.browser.get_log("browser") if entry["level"] == "SEVERE"]
+
+
+@pytest.fixture
+def page(server: Running, browser: Chrome) -> Iterator[Page]:
+    browser.get("about:blank")
+    browser.get_log("browser")
+    yield Page(browser, server.url)
+    browser.get("about:blank")
+
+
+def test_pressing_play_shows_a_picture_that_moves_on(page: Page) -> None:
+    page.play()
+    start = page.time()
+    wait_for(lambda: page.time() > start + 2 and len(page.cards()) >= 4)
+    size = page.run("const v = document.getElementById('video'); return [v.videoWidth, v.videoHeight, v.error]")
+    assert size == [64, 64, None]
+    wait_for(lambda: page.text("caption") == "a red fish" and page.text("f-first").endswith("s"))
+    assert page.run("return document.querySelector('.chunk img').naturalWidth") > 0
+    assert page.complaints() == []
+
+
+def test_a_new_prompt_shows_on_the_timeline_and_in_the_picture(page: Page) -> None:
+    page.play()
+    page.run("document.getElementById('blend').value = '0'")
+    page.write("a blue whale")
+    page.get("prompt").send_keys(Keys.ENTER)
+    wait_for(lambda: "It changes at" in page.toasts())
+    wait_for(lambda: any("a blue whale" in name for name in page.names()))
+    wait_for(lambda: page.text("caption") == "a blue whale")
+    turns = page.run("return [...document.querySelectorAll('.chunk.turn .says')].map(s => s.textContent)")
+    assert turns == ["a red fish", "a blue whale"]
+
+
+def test_a_click_on_the_timeline_goes_back_and_leaves_a_branch(page: Page, server: Running) -> None:
+    page.play()
+    wait_for(lambda: len(page.cards()) >= 4)
+    page.cards()[1].click()
+    page.get("rewind").click()
+    wait_for(lambda: page.browser.find_elements(By.CSS_SELECTOR, "#branches button"))
+    rows = server.studio.store.chunks(page.session())
+    wait_for(lambda: sum(chunk.place == 2 for chunk in server.studio.store.chunks(page.session())) == 2)
+    start = page.time()
+    wait_for(lambda: page.time() > start + 1)
+    assert rows and len(page.cards()) >= 2
+
+
+def test_a_branch_becomes_a_session_of_its_own(page: Page) -> None:
+    page.play()
+    wait_for(lambda: len(page.cards()) >= 3)
+    before = page.session()
+    page.cards()[0].click()
+    page.get("fork").click()
+    wait_for(lambda: page.session() != before and page.time() > 0)
+    assert HTTP.get(f"{page.run('return location.origin')}/v1/live/{page.session()}").json()["forked_from"] == before
+
+
+def test_the_keyboard_pauses_and_goes_on(page: Page, server: Running) -> None:
+    page.play()
+    body = page.browser.find_element(By.TAG_NAME, "body")
+    page.run("document.activeElement.blur()")
+    body.send_keys(" ")
+    wait_for(lambda: page.text("status") == "Paused" and page.run("return document.getElementById('video').paused"))
+    made = len(server.studio.store.chunks(page.session()))
+    body.send_keys(" ")
+    wait_for(lambda: len(server.studio.store.chunks(page.session())) > made + 1)
+
+
+def test_a_dropped_picture_is_where_the_next_session_starts(page: Page, server: Running, tmp_path: Path) -> None:
+    page.run(
+        """
+        const bytes = Uint8Array.from(arguments[0]), files = new DataTransfer();
+        files.items.add(new File([bytes], "boat.png", {type: "image/png"}));
+        const drop = new DragEvent("drop", {dataTransfer: files, bubbles: true, cancelable: true});
+        document.getElementById("stage").dispatchEvent(drop);
+        """,
+        list(png()),
+    )
+    assert "boat.png" in page.text("dropzone")
+    page.play("the boat sails on")
+    record = server.studio.store.session(page.session())
+    assert record is not None and record.plan.order.start == "image"
+
+
+def test_mistakes_are_told_in_words(page: Page, server: Running, tmp_path: Path) -> None:
+    damaged = tmp_path / "broken.png"
+    damaged.write_bytes(png()[:60])
+    page.get("file").send_keys(str(damaged))
+    page.get("go").click()
+    wait_for(lambda: "damaged" in page.toasts())
+    notes = tmp_path / "notes.txt"
+    notes.write_text("no picture")
+    page.get("file").send_keys(str(notes))
+    assert "neither a picture nor a clip" in page.toasts()
+    page.get("unfile").click()
+    page.play()
+    HTTP.delete(f"{server.url}/v1/live/{page.session()}")
+    wait_for(lambda: "stopped" in page.toasts())
+    assert page.get("welcome").is_displayed()
+
+
+def test_two_tabs_watch_one_session(page: Page, server: Running) -> None:
+    page.play()
+    first = page.browser.current_window_handle
+    page.browser.switch_to.new_window("tab")
+    page.browser.get(f"{server.url}/#{page.run('return location.hash') or ''}")
+    page.browser.switch_to.window(first)
+    address = page.run("return location.href")
+    page.browser.switch_to.window(page.browser.window_handles[-1])
+    page.browser.get("about:blank")
+    page.browser.get(address)
+    wait_for(lambda: page.time() > 0 and len(page.cards()) >= 2)
+    name = page.session()
+    production = server.studio.lives.running(name)
+    assert production is not None and len(production.channel.viewers) == 2
+    page.browser.close()
+    page.browser.switch_to.window(first)
+    start = page.time()
+    wait_for(lambda: page.time() > start + 0.5)
+
+
+def test_the_library_makes_plays_and_deletes_videos(page: Page) -> None:
+    page.get("tab-library").click()
+    page.get("order-prompt").send_keys("a yellow bird" + Keys.ENTER)
+    wait_for(lambda: "4 s" in page.text("videos"))
+    page.browser.find_element(By.CSS_SELECTOR, "#videos .tile > button").click()
+    wait_for(lambda: page.run("return document.getElementById('cinema-video').currentTime") > 0)
+    page.get("cinema-close").click()
+    buttons = page.browser.find_elements(By.CSS_SELECTOR, "#videos .tile:first-child .do button")
+    next(button for button in buttons if button.text == "Delete").click()
+    wait_for(lambda: "a yellow bird" not in page.text("videos"))
+    assert page.complaints() == []
+
+
+def test_it_fits_a_phone_and_both_themes_differ(page: Page) -> None:
+    page.play()
+    try:
+        page.browser.set_window_size(500, 900)
+        page.run("document.body.style.maxWidth = '390px'")
+        assert page.run("return document.documentElement.scrollWidth <= innerWidth")
+    finally:
+        page.browser.set_window_size(1440, 1000)
+    before = page.run("return getComputedStyle(document.body).backgroundColor")
+    page.get("theme").click()
+    assert page.run("return getComputedStyle(document.body).backgroundColor") != before
+
+
+def test_with_a_key_the_page_asks_for_it(browser: Chrome, tmp_path: Path) -> None:
+    with running(tmp_path, api_key="open sesame") as live:
+        browser.get(live.url)
+        field = browser.find_element(By.NAME, "key")
+        field.send_keys("wrong" + Keys.ENTER)
+        wait_for(lambda: "not right" in browser.page_source)
+        browser.find_element(By.NAME, "key").send_keys("open sesame" + Keys.ENTER)
+        wait_for(lambda: browser.find_elements(By.ID, "prompt"))
+        Page(browser, live.url).play()
+        browser.get("about:blank")

@@ -51,7 +51,7 @@ def latents(model: str, folder: Path, clips: int, chunks: int, workers: int) -> 
 @commands.command()
 @click.argument("model")
 @click.argument("state", type=click.Path(path_type=Path))
-@click.option("--steps", default=1200, show_default=True)
+@click.option("--steps", default=3000, show_default=True)
 @click.option("--seconds", default=540.0, show_default=True, help="Stop after this time; started again, it goes on.")
 def decoder(model: str, state: Path, steps: int, seconds: float) -> None:
     """Train the network of MODEL's decoder; STATE is the file that it is kept in."""
@@ -60,6 +60,84 @@ def decoder(model: str, state: Path, steps: int, seconds: float) -> None:
 
     is_done = train_decoder(model, state, DecoderConfig(steps), (HEIGHT, WIDTH), seconds)
     click.echo("decoder trained" if is_done else "not done yet: run it again", err=True)
+
+
+STEPS = "6,6,6"
+"""Steps on each level that the embedded model is sampled with."""
+
+
+def _numbers(_context: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[int, ...] | None:
+    return None if value is None else tuple(int(number) for number in value.split(","))
+
+
+@commands.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--decoder", type=click.Path(path_type=Path), help="State of the decoder's training.")
+@click.option("--steps", default=STEPS, callback=_numbers, show_default=True)
+@click.option("--first-chunk-steps", callback=_numbers)
+@click.option("--guidance-scale", default=1.0, show_default=True)
+def pack(
+    model: Path,
+    folder: Path,
+    decoder: Path | None,
+    steps: tuple[int, ...],
+    first_chunk_steps: tuple[int, ...] | None,
+    guidance_scale: float,
+) -> None:
+    """Write trained MODEL as FOLDER, the way it is installed."""
+    from heliograph.embedded.pack import Native  # noqa: PLC0415 - loads torch
+    from heliograph.embedded.pack import pack as write  # noqa: PLC0415
+    from heliograph.embedded.start import HEIGHT, WIDTH  # noqa: PLC0415
+
+    size = write(model, decoder, folder, Native(HEIGHT, WIDTH, steps, first_chunk_steps, guidance_scale))
+    click.echo(f"{folder}: {size / 1e6:.1f} MB", err=True)
+
+
+@commands.command()
+@click.argument("model")
+@click.argument("results", type=click.Path(path_type=Path))
+@click.argument("name")
+@click.option("--prompts", default=40, show_default=True)
+@click.option("--chunks", default=3, show_default=True)
+@click.option("--steps", callback=_numbers, help="Steps on each level.  [default: the model's]")
+@click.option("--first-chunk-steps", callback=_numbers)
+@click.option("--guidance-scale", type=float)
+@click.option("--sheet", type=click.Path(path_type=Path), help="Picture of three frames of each video.")
+def score(  # noqa: PLR0913, PLR0917
+    model: str,
+    results: Path,
+    name: str,
+    prompts: int,
+    chunks: int,
+    steps: tuple[int, ...] | None,
+    first_chunk_steps: tuple[int, ...] | None,
+    guidance_scale: float | None,
+    sheet: Path | None,
+) -> None:
+    """Score MODEL on held-out prompts; RESULTS (JSON) gets the scores under NAME."""
+    from heliograph.embedded.score import ScorePlan, write_scores  # noqa: PLC0415 - loads torch
+    from heliograph.embedded.score import score as run  # noqa: PLC0415
+    from heliograph.pipeline import HeliosPipeline  # noqa: PLC0415
+
+    plan = ScorePlan(prompts, chunks, steps, first_chunk_steps, guidance_scale)
+    write_scores(results, {name: (plan, run(HeliosPipeline.from_pretrained(model), plan, sheet))})
+
+
+@commands.command()
+@click.argument("model")
+@click.argument("results", type=click.Path(path_type=Path))
+@click.option("--prompts", default=40, show_default=True)
+@click.option("--chunks", default=3, show_default=True)
+def ceiling(model: str, results: Path, prompts: int, chunks: int) -> None:
+    """What true clips score once they went through MODEL's autoencoder; RESULTS gets it as `ceiling`."""
+    from heliograph.embedded.render import open_codec  # noqa: PLC0415 - loads torch
+    from heliograph.embedded.score import ScorePlan, write_scores  # noqa: PLC0415
+    from heliograph.embedded.score import ceiling as run  # noqa: PLC0415
+    from heliograph.embedded.start import HEIGHT, WIDTH  # noqa: PLC0415
+
+    plan = ScorePlan(prompts, chunks)
+    write_scores(results, {"ceiling": (plan, run(open_codec(model), plan, (HEIGHT, WIDTH)))})
 
 
 if __name__ == "__main__":

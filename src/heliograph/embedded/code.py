@@ -18,9 +18,7 @@ FIRST_SEED = 2**40
 """Seeds of records from which the code is found; those of training begin at 0."""
 
 
-def fit_code(
-    num_clips: int, height: int, width: int, z_dim: int, decoder: dict[str, tuple[int, ...]]
-) -> LinearAutoencoder:
+def fit_code(num_clips: int, height: int, width: int, z_dim: int, decoder_dim: int) -> LinearAutoencoder:
     """An autoencoder with the code of `num_clips` clips of 33 frames, and a decoder network that adds nothing yet."""
     total, first = torch.zeros((), dtype=torch.float64), torch.zeros(PATCH_VALUES, dtype=torch.float64)
     second = torch.zeros(PATCH_VALUES, PATCH_VALUES, dtype=torch.float64)
@@ -36,7 +34,7 @@ def fit_code(
     basis, std = vectors[:, order].T.float().contiguous(), values[order].clamp(min=1e-8).sqrt().float()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = LinearAutoencoder(z_dim, **decoder, latents_mean=(0.0,) * z_dim, latents_std=balanced_std(std).tolist())
+        model = LinearAutoencoder(z_dim, decoder_dim, (0.0,) * z_dim, balanced_std(std).tolist())
     model.mean.data.copy_(mean.float())
     model.basis.data.copy_(basis)
     return model.eval()

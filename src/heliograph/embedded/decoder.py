@@ -1,33 +1,33 @@
 """Training of the embedded model's decoder: the linear code stays as it is, a network learns what it lacks.
 
-Short windows of fresh clips: three latent frames and the twelve frames of pixels they stand for. Latents get a little
-noise, so that the decoder forgives the sampler's errors.
+First its output layers in closed form (least squares on random hidden units), then all of it by gradient descent, on
+chunks of clips that are rendered once. Latents get a little noise, so that the decoder forgives the sampler's errors.
 """
 
 import math
-import random
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from einops import rearrange, repeat
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from heliograph.data.diorama.render import render
-from heliograph.data.world import unit_pixels
+from heliograph.data.world import cell_share, unit_pixels
 from heliograph.embedded.mix import mixed_record
 from heliograph.embedded.render import open_codec
-from heliograph.linear_autoencoder import LinearAutoencoder
+from heliograph.linear_autoencoder import CellDecoder, LinearAutoencoder, to_patches
 from heliograph.media.target import write_whole
 from heliograph.shapes import CHUNK_FRAMES, FRAME_STRIDE
 
-WINDOW = 3
-"""Latent frames of a training window."""
-
 FIRST_SEED, HELDOUT_SEED = 2**41, 2**42
 """Seeds of training and of held-out clips."""
+
+RIDGE = 1e-4
+"""What the closed form adds to the mean square of every feature."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,12 @@ class DecoderConfig:
     """How the decoder is trained; `noise` is the largest deviation that normalised latents are disturbed by."""
 
     max_steps: int
-    batch_size: int = 4
-    learning_rate: float = 1e-3
-    warmup_steps: int = 40
-    max_grad_norm: float = 0.3
-    noise: float = 0.1
+    num_clips: int = 600
+    batch_size: int = 8
+    learning_rate: float = 5e-4
+    warmup_steps: int = 50
+    max_grad_norm: float = 1.0
+    noise: float = 0.15
     subject_weight: float = 4.0
     seed: int = 0
 
@@ -51,20 +52,61 @@ class DecoderConfig:
         return self.learning_rate * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
 
 
+@dataclass(frozen=True)
+class Chunks:
+    """Rendered chunks of many clips, and how much of each latent cell shows a subject."""
+
+    frames: UInt8[Tensor, "n f 3 h w"]
+    shares: Float[Tensor, "n t h w"]
+
+    @classmethod
+    def make(cls, num_clips: int, size: tuple[int, int]) -> "Chunks":
+        """One chunk of each of `num_clips` clips of the mix, at different times."""
+        footage = [
+            render([mixed_record(FIRST_SEED + i)], [CHUNK_FRAMES * (i % 7)], CHUNK_FRAMES, *size)
+            for i in range(num_clips)
+        ]
+        shares = torch.stack([cell_share(each.mask[0]) for each in footage])
+        return cls(torch.cat([each.frames for each in footage]), shares)
+
+
 class DecoderTraining:
     """A decoder on its way: weights, moments and the number of the step, from which everything random follows."""
 
-    def __init__(self, model: LinearAutoencoder, config: DecoderConfig, size: tuple[int, int]) -> None:
+    def __init__(self, model: LinearAutoencoder, config: DecoderConfig, chunks: Chunks) -> None:
         assert model.decoder is not None, "this autoencoder has no network to train"
-        self.model, self.config, self.size = model, config, size
-        self.decoder = model.decoder.train()
+        self.model, self.config, self.chunks = model, config, chunks
+        self.decoder: CellDecoder = model.decoder
         self.optimiser = torch.optim.AdamW(self.decoder.parameters(), lr=config.learning_rate, betas=(0.9, 0.98))
         self.step = 0
 
+    @torch.no_grad()
+    def solve(self) -> None:
+        """Set the output layers to the least squares solution, the hidden layers as they are."""
+        gram = cross = None
+        for first in range(0, len(self.chunks.frames), self.config.batch_size):
+            rows = torch.arange(first, min(first + self.config.batch_size, len(self.chunks.frames)))
+            latents, wanted, weight = self._examples(rows, first)
+            features = self._features(latents)
+            weighted = (features * weight[:, None]).T
+            gram = weighted @ features if gram is None else gram + weighted @ features
+            cross = weighted @ wanted if cross is None else cross + weighted @ wanted
+        assert gram is not None and cross is not None
+        ridge = RIDGE * gram.diagonal().mean() * torch.eye(len(gram))
+        weights = torch.linalg.solve((gram + ridge).double(), cross.double()).float()
+        linear, leave, bias = weights.split([self._num_linear(), self.decoder.leave.in_channels, 1])
+        self.decoder.linear.weight.copy_(linear.T.unflatten(1, self.decoder.linear.weight.shape[1:]))
+        self.decoder.leave.weight.copy_(leave.T[:, :, None, None])
+        assert self.decoder.linear.bias is not None
+        self.decoder.linear.bias.copy_(bias[0])
+
     def take_step(self) -> float:
-        """One update; returns the loss."""
-        frames, mask = self._windows()
-        loss = self._loss(frames, mask)
+        """One update; returns the loss: the weighted mean of |e| + 2·e² over pixels."""
+        generator = torch.Generator().manual_seed(self.config.seed * 2**32 + self.step)
+        rows = torch.randint(len(self.chunks.frames), (self.config.batch_size,), generator=generator)
+        latents, wanted, weight = self._examples(rows, self.step)
+        error = rearrange(self.decoder(latents), "b t h w n -> (b t h w) n") - wanted
+        loss = (weight[:, None] * (error.abs() + 2 * error.square())).mean() / weight.mean()
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.decoder.parameters(), self.config.max_grad_norm)
@@ -90,50 +132,58 @@ class DecoderTraining:
         self.decoder.load_state_dict(state["decoder"])
         self.optimiser.load_state_dict(state["optimiser"])
 
-    def _windows(self) -> tuple[Float[Tensor, "b 3 f h w"], Float[Tensor, "b 1 f h w"]]:
-        """Pixels in [-1, 1] and the subjects' masks; a third of the windows begins with a repeated first frame."""
-        luck = random.Random(f"decoder {self.config.seed} {self.step}")
-        frames, masks = [], []
-        for _ in range(self.config.batch_size):
-            record = mixed_record(FIRST_SEED + luck.randrange(2**30))
-            is_start = luck.random() < 1 / 3
-            lead = FRAME_STRIDE - 1 if is_start else 0
-            footage = render([record], [luck.randrange(2400)], WINDOW * FRAME_STRIDE - lead, *self.size)
-            pixels, mask = unit_pixels(footage.frames[0]), rearrange(footage.mask, "1 f h w -> 1 1 f h w")
-            frames.append(_repeat_first(pixels, lead))
-            masks.append(_repeat_first(mask, lead))
-        return torch.cat(frames), torch.cat(masks)
+    @torch.no_grad()
+    def _examples(
+        self, rows: Tensor, number: int
+    ) -> tuple[Float[Tensor, "b c t h w"], Float[Tensor, "n p"], Float[Tensor, " n"]]:
+        """Normalised, slightly noisy latents of some chunks; what the decoder is to add to each cell; weights."""
+        generator = torch.Generator().manual_seed(self.config.seed * 2**32 + 2**31 + number)
+        frames = torch.cat([unit_pixels(self.chunks.frames[row]) for row in rows.tolist()])
+        z = self.model.encode(frames).latent_dist.mode()
+        noise = self.config.noise * torch.rand(len(rows), 1, 1, 1, 1, generator=generator)
+        latents = self.model.normalised(z) + noise * torch.randn(z.shape, generator=generator)
+        scale = rearrange(torch.tensor(self.model.config["latents_std"]), "c -> 1 c 1 1 1")
+        given = rearrange(latents * scale, "b c t h w -> b t h w c") @ self.model.basis + self.model.mean
+        lead = repeat(frames[:, :, :1], "b c 1 h w -> b c r h w", r=FRAME_STRIDE - 1)
+        wanted = to_patches(torch.cat([lead, frames], dim=2)) - given
+        weight = 1 + (self.config.subject_weight - 1) * self.chunks.shares[rows]
+        return latents, rearrange(wanted, "b t h w p -> (b t h w) p"), rearrange(weight, "b t h w -> (b t h w)")
 
-    def _loss(self, frames: Float[Tensor, "b 3 f h w"], mask: Float[Tensor, "b 1 f h w"]) -> Float[Tensor, ""]:
-        """|e| + 2·e² + ½·|∇e|, each pixel weighted."""
-        model, config = self.model, self.config
-        generator = torch.Generator().manual_seed(config.seed * 2**32 + self.step)
-        with torch.no_grad():
-            z = model.encode(frames).latent_dist.mode()
-            scale = rearrange(torch.tensor(model.config["latents_std"]), "c -> 1 c 1 1 1")
-            size = config.noise * torch.rand(z.shape[0], 1, 1, 1, 1, generator=generator)
-            z = z + scale * size * torch.randn(z.shape, generator=generator)
-        error = model.reconstruct(z) - frames
-        weight = 1 + (config.subject_weight - 1) * mask
-        slopes = error.diff(dim=3).abs().mean() + error.diff(dim=4).abs().mean()
-        return (weight * (error.abs() + 2 * error.square())).mean() + 0.5 * slopes
+    def _features(self, latents: Float[Tensor, "b c t h w"]) -> Float[Tensor, "n k"]:
+        """What the output layers read of each cell: its surroundings, the hidden units, and 1."""
+        cells = self.decoder.around(latents)
+        near = rearrange(F.unfold(cells, 3, padding=1), "m k n -> (m n) k")
+        hidden = rearrange(self.decoder.hidden(cells), "m k h w -> (m h w) k")
+        return torch.cat([near, hidden, torch.ones(len(near), 1)], dim=1)
+
+    def _num_linear(self) -> int:
+        return self.decoder.linear.weight[0].numel()
 
 
 def train_decoder(model: str, state: Path, config: DecoderConfig, size: tuple[int, int], max_seconds: float) -> bool:
     """Train for at most `max_seconds`, from where `state` left off; returns whether all steps are done."""
     torch.set_num_threads(1)
+    end = time.monotonic() + max_seconds
     autoencoder = open_codec(model).autoencoder
     assert isinstance(autoencoder, LinearAutoencoder)
-    training = DecoderTraining(autoencoder, config, size)
+    print(f"linear code: {_figures(autoencoder, size)}", flush=True)
+    training = DecoderTraining(autoencoder, config, Chunks.make(config.num_clips, size))
     if state.exists():
         training.resume(state)
-    end, losses = time.monotonic() + max_seconds, []
+    else:
+        training.solve()
+        training.save(state)
+        print(f"closed form: {_figures(autoencoder, size)}", flush=True)
+    losses: list[float] = []
     while training.step < config.max_steps and time.monotonic() < end:
         losses.append(training.take_step())
-        if training.step % 50 == 0:
-            print(f"step {training.step}/{config.max_steps} · loss {sum(losses) / len(losses):.4f}", flush=True)
-            losses.clear()
+        if training.step % 200 == 0:
             training.save(state)
+            mean = sum(losses) / len(losses)
+            print(
+                f"step {training.step}/{config.max_steps} · loss {mean:.4f} · {_figures(autoencoder, size)}", flush=True
+            )
+            losses.clear()
     training.save(state)
     return training.step >= config.max_steps
 
@@ -151,5 +201,6 @@ def psnr(model: LinearAutoencoder, num_clips: int, size: tuple[int, int]) -> tup
     return sum(everywhere) / num_clips, sum(subjects) / num_clips
 
 
-def _repeat_first(x: Float[Tensor, "b c f h w"], count: int) -> Float[Tensor, "b c f2 h w"]:
-    return torch.cat([repeat(x[:, :, :1], "b c 1 h w -> b c r h w", r=count), x], dim=2)
+def _figures(model: LinearAutoencoder, size: tuple[int, int]) -> str:
+    everywhere, subjects = psnr(model, 12, size)
+    return f"{everywhere:.2f} dB, subjects {subjects:.2f} dB"

@@ -16,8 +16,8 @@ HEIGHT = WIDTH = 64
 
 TEXT_DIM, TEXT_LAYERS, TEXT_TOKENS = 128, 2, 32
 
-DECODER: dict[str, tuple[int, ...]] = {"decoder_dims": (96, 64, 32), "num_blocks": (2, 2, 1)}
-"""Channels and blocks of the decoder's network."""
+DECODER_DIM = 384
+"""Width of the decoder's network."""
 
 CODE_CLIPS, CAPTIONS = 400, 4000
 """Clips that the code is found from, captions that the tokenizer is."""
@@ -35,7 +35,7 @@ def write_start(folder: Path) -> None:
     tokenizer = make_tokenizer(CAPTIONS, TEXT_TOKENS)
     save_tokenizer(tokenizer, folder / "tokenizer")
     _write_text_encoder(folder / "text_encoder", len(tokenizer))
-    fit_code(CODE_CLIPS, HEIGHT, WIDTH, 16, DECODER).save_pretrained(folder / "vae")
+    fit_code(CODE_CLIPS, HEIGHT, WIDTH, 16, DECODER_DIM).save_pretrained(folder / "vae")
     index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
     index |= {
         "vae": ["heliograph", "LinearAutoencoder"],

@@ -296,14 +296,14 @@ def _decode_bytes_per_pixel(folder: ModelFolder) -> int:
 
 
 def _linear_decode_bytes_per_pixel(config: Mapping[str, Any]) -> int:
-    """The same for a linear code: the widest layer of the network at each resolution, and the frames themselves."""
-    dims = config.get("decoder_dims", (96, 64, 32))
-    if not isinstance(dims, list | tuple) or not all(isinstance(dim, int) and dim > 0 for dim in dims):
-        raise CheckpointError(f"decoder_dims={dims!r} in vae/config.json are no widths; use for example 96,64,32")
-    # A memory block holds its input, both frames of its first layer, and an output: five widths. The last resolution
-    # is half the picture's height and width; each one before it has half the frames and a quarter of the pixels.
-    block = max((5 * dim / 4 / 8 ** (len(dims) - 1 - i) for i, dim in enumerate(dims)), default=0)
-    return math.ceil(FAST_FRAMES * (block + 9) * torch.float32.itemsize)
+    """The same for a linear code: frames, their patches, and three hidden layers of its network, cell by cell."""
+    width = config.get("decoder_dim", 384)
+    if not isinstance(width, int) or isinstance(width, bool) or width < 0:
+        raise CheckpointError(
+            f"decoder_dim={width!r} in vae/config.json is no width; use for example 384, or 0 for none"
+        )
+    hidden = 3 * width / (LATENT_STRIDE**2 * FRAME_STRIDE)
+    return math.ceil(FAST_FRAMES * (4 * 3 + hidden) * torch.float32.itemsize)
 
 
 def _size(config: Mapping[str, Any], key: str, released: int) -> int:

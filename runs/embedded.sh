@@ -1,0 +1,53 @@
+#!/usr/bin/env bash
+# Makes the embedded model from nothing: src/heliograph/assets/tiny. One CPU core, about two hours; any number of calls.
+#
+# Every call works for at most CALL_SECONDS (default 570) and goes on where the one before stopped; call it again until it
+# says "done". State is kept in runs/state (RUN_STATE), which git ignores. Phases:
+#   start       linear code, tokenizer, untrained networks         latents     4000 clips x 4 chunks, rendered once
+#   adapt       stage 1, from scratch                              multiscale  stage 2, three levels
+#   decoder     the network that refines the linear code           pack        the folder that is installed
+#
+# The variables for malloc keep freed memory and ask for large pages: a training step allocates and frees a gigabyte, and
+# where a page fault is dear (virtual machines) the step took up to three times as long without them.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+PYTHON=${PYTHON:-.venv/bin/python}
+STATE=${RUN_STATE:-runs/state}
+DEVICE=${DEVICE:-auto}
+ADAPT_STEPS=${ADAPT_STEPS:-450}
+MULTISCALE_STEPS=${MULTISCALE_STEPS:-3000}
+DECODER_STEPS=${DECODER_STEPS:-3000}
+END=$((SECONDS + ${CALL_SECONDS:-570}))
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} GLIBC_TUNABLES=glibc.malloc.hugetlb=1
+export MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=20000000000 MALLOC_TOP_PAD_=268435456
+
+left() { echo $((END - SECONDS > 10 ? END - SECONDS : 10)); }
+
+# Run a command that can be interrupted and goes on when it is called again.
+limited() {
+    timeout --signal=TERM --kill-after=60 "$(left)" "$@" || { echo "not done yet: call again"; exit 0; }
+}
+
+train() { # preset, start, steps
+    local out=$STATE/${1#embedded-} resume=()
+    [ -d "$out/model" ] && return
+    [ -f "$out/run.json" ] && resume=(--resume)
+    limited "$PYTHON" -m heliograph.cli train "$1" --start "$2" --data "$STATE/latents" --output "$out" \
+        --max-steps "$3" --device "$DEVICE" "${resume[@]}"
+}
+
+mkdir -p "$STATE"
+[ -f "$STATE/start/heliograph.json" ] || "$PYTHON" -m heliograph.embedded start "$STATE/start"
+[ -f "$STATE/latents/done" ] || {
+    limited "$PYTHON" -m heliograph.embedded latents "$STATE/start" "$STATE/latents" --workers "${WORKERS:-1}"
+    touch "$STATE/latents/done"
+}
+train embedded-adapt "$STATE/start" "$ADAPT_STEPS"
+train embedded-multiscale "$STATE/adapt/model" "$MULTISCALE_STEPS"
+[ -f "$STATE/decoder.done" ] || {
+    limited "$PYTHON" -m heliograph.embedded decoder "$STATE/start" "$STATE/decoder.pt" --steps "$DECODER_STEPS" \
+        --seconds "$(($(left) - 20))"
+    touch "$STATE/decoder.done"
+}
+"$PYTHON" -m heliograph.embedded pack "$STATE/multiscale/model" src/heliograph/assets/tiny --decoder "$STATE/decoder.pt"
+echo done

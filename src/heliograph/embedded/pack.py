@@ -1,0 +1,66 @@
+"""From a trained model folder and a trained decoder to the folder that is installed with the package."""
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from heliograph.checkpoint import FP32_COMPONENTS
+
+CARD = "README.md"
+"""Name of the model card in the folder; it is written by hand and stays."""
+
+
+@dataclass(frozen=True)
+class Native:
+    """How the model is sampled unless a request says otherwise, and its size in pixels: `heliograph.json`."""
+
+    height: int
+    width: int
+    steps: tuple[int, ...]
+    first_chunk_steps: tuple[int, ...] | None
+    guidance_scale: float
+
+
+def pack(model: Path, decoder: Path | None, folder: Path, native: Native) -> int:
+    """Write `folder` anew, weights in bfloat16 where the model runs in it; returns its size in bytes.
+
+    Args:
+        model: what the last training phase exported.
+        decoder: state of the decoder's training, or None to keep the decoder of `model`.
+    """
+    for part in ("transformer", "scheduler", "vae", "text_encoder", "tokenizer"):
+        shutil.rmtree(folder / part, ignore_errors=True)
+        shutil.copytree(model / part, folder / part, ignore=shutil.ignore_patterns("*.safetensors"))
+    shutil.copyfile(model / "model_index.json", folder / "model_index.json")
+    for file in sorted(model.glob("*/*.safetensors")):
+        tensors = load_file(file)
+        if file.parent.name == "vae" and decoder is not None:
+            trained = torch.load(decoder, weights_only=True)["decoder"]
+            tensors |= {f"decoder.{name}": value for name, value in trained.items()}
+        stored = {name: _stored(name, value) for name, value in tensors.items()}
+        save_file(stored, folder / file.parent.name / file.name, metadata={"format": "pt"})
+    values = {
+        "height": native.height,
+        "width": native.width,
+        "steps": list(native.steps),
+        "guidance_scale": native.guidance_scale,
+    }
+    if native.first_chunk_steps is not None:
+        values["first_chunk_steps"] = list(native.first_chunk_steps)
+    (folder / "heliograph.json").write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    for file in folder.rglob("*"):
+        file.chmod(0o755 if file.is_dir() else 0o644)
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def _stored(name: str, value: Tensor) -> Tensor:
+    """Matrices and kernels in half the space; what runs in float32, and the code itself, as it is."""
+    parts = set(name.split("."))
+    if parts & FP32_COMPONENTS or name in ("mean", "basis"):
+        return value.float().contiguous()
+    return value.to(torch.bfloat16).contiguous()

@@ -1,0 +1,1 @@
+"""Numbers read from frames alone, without any network: one file for each thing that is measured."""

@@ -29,7 +29,11 @@ Latents = Float[Tensor, "b c t h w"]
 
 @dataclass(frozen=True)
 class MultiscaleConfig:
-    """How stage 2 trains: the pyramid, how often each level stands in a pack, the past, and the updates."""
+    """How stage 2 trains: the pyramid, how often each level stands in a pack, the past, and the updates.
+
+    `emphasis` multiplies the loss of each level, coarse to fine. The recipe counts all alike; where training is short,
+    most of that loss is texture, and the coarse levels decide where things are.
+    """
 
     schedule: ScheduleConfig = field(
         default_factory=lambda: ScheduleConfig("unipc", PYRAMID_BORDERS, 1 / 3, "exponential")
@@ -37,8 +41,11 @@ class MultiscaleConfig:
     repeats: tuple[int, ...] = (1, 2, 1)
     past: PastConfig = field(default_factory=PastConfig)
     optimiser: Optimiser = field(default_factory=lambda: Optimiser(1e-4))
+    emphasis: tuple[float, ...] = (1.0, 1.0, 1.0)
 
     def __post_init__(self) -> None:
+        if len(self.emphasis) != self.schedule.num_levels or min(self.emphasis) <= 0:
+            raise UserError(f"emphasis={self.emphasis} does not name a positive weight for each level")
         if len(self.repeats) != self.schedule.num_levels or min(self.repeats) < 1:
             raise UserError(
                 f"repeats={self.repeats} do not name a positive count for each of {self.schedule.num_levels} levels"
@@ -82,7 +89,7 @@ class MultiscaleStage(StudentStage):
         predicted = denoise_packed(self.transformer, parts, given)
         weights = level_weights(batch.weight, len(ranges))
         losses = [velocity_loss(v, lines[i].slope, weights[i]) for i, v in zip(levels, predicted, strict=True)]
-        total = torch.stack(losses).mean()
+        total = torch.stack([self.config.emphasis[i] * loss for i, loss in zip(levels, losses, strict=True)]).mean()
         figures = {f"level_{i}": _mean_of(losses, levels, i) for i in range(len(ranges))}
         return Loss(total, {"flow": total.detach(), **figures}, group)
 

@@ -301,14 +301,18 @@ def _embedded() -> tuple[TrainConfig, ...]:
         size=(64, 64),
         network=EMBEDDED_NETWORK,
         trains_text=True,
-        subject_weight=4.0,
         layout="replicate",
         saves_memory=False,
     )
     multiscale = replace(
         adapt,
         name="embedded-multiscale",
-        stage=MultiscaleConfig(repeats=(1, 1, 1), past=CORRECT_PAST, optimiser=Optimiser(1.5e-3, (0.9, 0.99), 1e-2)),
+        stage=MultiscaleConfig(
+            repeats=(1, 1, 1),
+            past=CORRECT_PAST,
+            optimiser=Optimiser(1.5e-3, (0.9, 0.99), 1e-2),
+            emphasis=(4.0, 2.0, 1.0),
+        ),
         loop=replace(adapt.loop, max_steps=3600, rate="cosine", seed=51),
         kind="mid",
         network=None,

@@ -43,7 +43,7 @@ class Session:
         self.history = history
         self.on_step: StepReport | None = None
         self._prompts = PromptBook(engine.texts, engine.denoiser)
-        self._seeds = RequestSeeds(request.seed, engine.device, request.sampler.block_noise)
+        self.seeds = RequestSeeds(request.seed, engine.device, request.sampler.block_noise)
 
     @property
     def num_chunks(self) -> int:
@@ -60,7 +60,7 @@ class Session:
     def next_turn(self) -> Turn:
         """Make the next chunk, without decoding it."""
         turn = next_turn(
-            self.engine.denoiser, self.history, self._condition, self.request.sampler, self._seeds, self.on_step
+            self.engine.denoiser, self.history, self.branches, self.request.sampler, self.seeds, self.on_step
         )
         self.history = turn.history
         return turn
@@ -108,7 +108,8 @@ class Session:
         """
         write_state(Path(path), SessionState(self.request, self.history, self.engine.fingerprint))
 
-    def _condition(self, tiers: Tiers, chunk: int) -> Branches:
+    def branches(self, tiers: Tiers, chunk: int) -> Branches:
+        """What the chunk of this index is conditioned on, after the history in `tiers`."""
         context = self.engine.denoiser.context(tiers)
         prompt = Condition(self._prompts.prompt(self.request.timeline.at(chunk)), context)
         if not self.request.sampler.guidance.is_on:

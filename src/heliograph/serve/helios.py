@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from heliograph.config import StartNoise
+from heliograph.engine.batch import batch_key, next_chunks
 from heliograph.engine.session import Session
 from heliograph.pipeline import Choices, HeliosPipeline
 from heliograph.serve.maker import Reel, Said
@@ -33,8 +34,7 @@ class HeliosReel:
     @property
     def batch_key(self) -> Hashable:
         """What one pass must share: the picture's size, how the next chunk is sampled, and the model."""
-        request = self.session.request
-        return request.height, request.width, request.sampler, request.sampler.steps_for(self.num_chunks)
+        return batch_key(self.session)
 
     @property
     def said(self) -> Said:
@@ -97,7 +97,7 @@ class HeliosMaker:
 
     def make(self, reels: Sequence[Reel]) -> list[UInt8[np.ndarray, "33 h w 3"]]:
         """The next chunk of each."""
-        return [cast(HeliosReel, reel).session.next_chunk().frames for reel in reels]
+        return [chunk.frames for chunk in next_chunks([cast(HeliosReel, reel).session for reel in reels])]
 
     def warm(self) -> None:
         """Make a chunk that nobody sees, so that the first one that somebody waits for is not the slowest."""

@@ -113,8 +113,9 @@ class FakeMaker:
         for reel in reels:
             if reel.wishes[0] in self.broken_prompts:
                 raise RuntimeError("the engine stumbled")
+            frames.append(paint(reel.wishes[0], reel.seed, reel.num_chunks, reel.height, reel.width))
+        for reel in reels:
             object.__setattr__(reel, "prompts", (*reel.prompts, reel.wishes[0]))
-            frames.append(paint(reel.wishes[0], reel.seed, reel.num_chunks - 1, reel.height, reel.width))
         return frames
 
 

@@ -28,7 +28,10 @@ def batch_key(session: Session) -> Hashable:
 
 @torch.no_grad()
 def next_chunks(sessions: Sequence[Session]) -> list[Chunk]:
-    """Make and decode the next chunk of each session; all have one engine and one `batch_key`."""
+    """Make and decode the next chunk of each session; all have one engine and one `batch_key`.
+
+    Where it raises for several, every session is as it was before.
+    """
     first = sessions[0]
     if len(sessions) == 1:
         return [first.next_chunk()]
@@ -42,10 +45,10 @@ def next_chunks(sessions: Sequence[Session]) -> list[Chunk]:
     *_, latents = denoise_chunk(first.engine.denoiser, noise, _join(branches), sampler, together)
     chunks = []
     for session, own in zip(sessions, latents.split(1), strict=True):
-        index = session.num_chunks
-        session.history = session.history.push(own)
         frames = to_uint8(session.engine.codec.decode_chunk(own))[0].cpu().numpy()
-        chunks.append(Chunk(index, frames, own))
+        chunks.append(Chunk(session.num_chunks, frames, own))
+    for session, chunk in zip(sessions, chunks, strict=True):  # only now, so that a failure changes none of them
+        session.history = session.history.push(chunk.latents)
     return chunks
 
 

@@ -6,11 +6,14 @@ PYTHON ?= python3
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 OUT := out
 
-.PHONY: bench demo test check lint types install install-test clean
+.PHONY: bench demo serve test check lint types install install-test clean
 
 demo: install
 	@mkdir -p $(OUT)
 	$(BIN)/heliograph generate "a red fish swims to the left over a coral reef" --seconds 10 --output $(OUT)/demo.mp4 --overwrite
+
+serve: install
+	$(BIN)/heliograph serve
 
 bench: install
 	$(BIN)/heliograph bench --against diffusers

@@ -57,7 +57,7 @@ def main(target: Path, model: str | None) -> None:
     """Play, change the prompt, go back, change it again, and take the picture."""
     maker: Any = WorldMaker()
     if model is not None:
-        from heliograph.serve.helios import load_maker  # noqa: PLC0415
+        from heliograph.serve.helios import load_maker
 
         maker = load_maker(model, "cpu", "auto")
     with tempfile.TemporaryDirectory() as folder, running(Path(folder), maker) as live, chromium() as browser:

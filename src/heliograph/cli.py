@@ -60,6 +60,7 @@ def app() -> None:
 @click.option("--negative-prompt", default="", help="What to avoid; counts only with guidance.")
 @click.option("--output", "-o", type=click.Path(path_type=Path), help=".mp4, .gif, .png (contact sheet) or .npy.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing output file.")
+@click.option("--enlarge", type=click.IntRange(1, 8), default=1, help="Write frames this many times as large.")
 @click.option("--latents-only", is_flag=True, help="Write latents (float32 [t, c, h, w], .npy) and decode nothing.")
 @click.option("--quiet", "-q", is_flag=True, help="No progress.")
 def generate(prompt: str | None, timeline: Path | None, **options: Any) -> None:

@@ -12,6 +12,7 @@ from einops import rearrange
 from heliograph.config import StartNoise
 from heliograph.engine.session import Session
 from heliograph.errors import UserError
+from heliograph.media.enlarge import enlarge
 from heliograph.media.latents import LatentsFile
 from heliograph.media.sink import BackgroundSink, open_sink
 from heliograph.pipeline import HeliosPipeline, video_length
@@ -46,6 +47,7 @@ class GenerateOptions:
     negative_prompt: str
     output: Path | None
     overwrite: bool
+    enlarge: int
     latents_only: bool
     quiet: bool
 
@@ -107,8 +109,8 @@ def _write_all(session: Session, writer: "VideoWriter | LatentsWriter", length: 
 class VideoWriter:
     """Decoded chunks into a video file, encoded in a thread of its own."""
 
-    def __init__(self, path: Path, *, overwrite: bool) -> None:
-        self.path = path
+    def __init__(self, path: Path, *, overwrite: bool, factor: int = 1) -> None:
+        self.path, self.factor = path, factor
         self._sink = BackgroundSink(open_sink(path, FPS, overwrite=overwrite))
 
     def __enter__(self) -> "VideoWriter":
@@ -124,7 +126,7 @@ class VideoWriter:
 
     def write_next(self, session: Session, num_frames: int) -> None:
         """Make the next chunk and hand over its first `num_frames` frames."""
-        self._sink.write(session.next_chunk().frames[:num_frames])
+        self._sink.write(enlarge(session.next_chunk().frames[:num_frames], self.factor))
 
     @property
     def contents(self) -> str:
@@ -173,10 +175,11 @@ def _prompts(options: GenerateOptions) -> PromptTimeline:
 
 
 def _writer(options: GenerateOptions, prompts: PromptTimeline) -> VideoWriter | LatentsWriter:
-    kind = LatentsWriter if options.latents_only else VideoWriter
     suffix = ".npy" if options.latents_only else ".mp4"
     path = options.output or free_name(prompts.at(0).next, options.seed, suffix, Path.cwd())
-    return kind(path, overwrite=options.overwrite)
+    if options.latents_only:
+        return LatentsWriter(path, overwrite=options.overwrite)
+    return VideoWriter(path, overwrite=options.overwrite, factor=options.enlarge)
 
 
 def free_name(prompt: str, seed: int, suffix: str, folder: Path) -> Path:

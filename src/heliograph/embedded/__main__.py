@@ -140,6 +140,16 @@ def ceiling(model: str, results: Path, prompts: int, chunks: int) -> None:
     write_scores(results, {"ceiling": (plan, run(open_codec(model), plan, (HEIGHT, WIDTH)))})
 
 
+@commands.command()
+@click.option("--results", type=click.Path(path_type=Path), default="docs/evidence/embedded.json", show_default=True)
+@click.option("--page", type=click.Path(path_type=Path), default="docs/evidence.md", show_default=True)
+def evidence(results: Path, page: Path) -> None:
+    """Write the page of evidence from stored results."""
+    from heliograph.embedded.evidence import write_evidence  # noqa: PLC0415 - loads torch
+
+    write_evidence(results, page)
+
+
 if __name__ == "__main__":
     try:
         commands()

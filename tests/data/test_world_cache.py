@@ -1,0 +1,118 @@
+"""A cache of the world: fresh latents, a batch that depends on its number alone, nothing rendered twice."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from heliograph.data import world_cache
+from heliograph.data.clips import DataError
+from heliograph.data.diorama import sample_record
+from heliograph.data.diorama.render import render
+from heliograph.data.loader import Drawing
+from heliograph.data.world import cell_share, unit_pixels
+from heliograph.data.world_cache import (
+    CacheInfo,
+    WorldCacheSource,
+    Worldly,
+    code_digest,
+    missing_parts,
+    write_part,
+)
+from heliograph.linear_autoencoder import LinearAutoencoder
+from heliograph.vae import LatentCodec
+
+WORLD = Worldly(lambda clip: sample_record(clip, "train"), lambda record, visit: f"{record.colour} {visit}")
+CODEC = LatentCodec(LinearAutoencoder(decoder_dim=0).eval())
+INFO = CacheInfo(num_clips=3, num_chunks=2, height=32, width=32, code=code_digest(CODEC))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(world_cache, "CLIPS_PER_PART", 2)
+        for part in missing_parts(path, INFO):
+            write_part(path, part, INFO, WORLD, CODEC)
+        yield path
+
+
+def source(folder, weight=1.0, seed=0):
+    tokens = lambda captions: torch.tensor([[int(caption.split()[1])] for caption in captions])  # noqa: E731
+    return WorldCacheSource(folder, WORLD, Drawing(3, 19, 1, seed), weight, tokens=tokens)
+
+
+def test_an_epoch_shows_every_clip_once_with_a_caption_of_its_own_visit(folder):
+    own = source(folder)
+    for epoch in range(2):
+        batch = own.batch(epoch)[0]
+        assert batch.tokens.flatten().tolist() == [3 * epoch, 3 * epoch + 1, 3 * epoch + 2]
+        assert len({tuple(chunk.flatten()[:50].tolist()) for chunk in batch.chunk}) == 3
+
+
+def test_a_batch_depends_on_its_number_alone(folder):
+    own = source(folder)
+    later = own.batch(5)[0]
+    own.batch(1)
+    assert torch.equal(own.batch(5)[0].chunk, later.chunk)
+    assert torch.equal(source(folder).batch(5)[0].history, later.history)
+    assert not torch.equal(source(folder, seed=1).batch(5)[0].chunk, later.chunk)
+
+
+def test_chunks_are_what_the_codec_makes_of_the_rendered_clip(folder):
+    frames = [unit_pixels(render([WORLD.record(i)], [0], 66, 32, 32).frames[0]) for i in range(3)]
+    fresh = [[CODEC.encode_chunk(part)[0] for part in each.split(33, dim=2)] for each in frames]
+    batch = source(folder).batch(0)[0]
+    for chunk, history, anchor in zip(batch.chunk, batch.history, batch.anchor, strict=True):
+        errors = torch.tensor([[float((chunk - one).abs().max()) for one in clip] for clip in fresh])
+        clip, place = divmod(int(errors.argmin()), 2)
+        assert errors.min() < 1e-2
+        if place == 0:
+            assert not history.any() and not anchor.any()
+        else:
+            torch.testing.assert_close(history[:, -9:], fresh[clip][0], rtol=0, atol=1e-2)
+            assert not history[:, :-9].any()
+            torch.testing.assert_close(anchor, fresh[clip][0][:, :1], rtol=0, atol=1e-2)
+
+
+def test_weights_follow_the_subjects(folder):
+    batch = source(folder, weight=5.0).batch(0)[0]
+    shares = torch.stack(
+        [
+            torch.stack([cell_share(m) for m in render([WORLD.record(i)], [0], 66, 32, 32).mask[0].split(33)])
+            for i in range(3)
+        ]
+    ).flatten(0, 1)
+    for weight in batch.weight:
+        assert min(float((weight[0] - 1 - 4 * share).abs().max()) for share in shares) < 0.02
+    assert source(folder).batch(0)[0].weight is None
+
+
+def test_only_missing_parts_are_made_again(folder):
+    assert missing_parts(folder, INFO) == []
+    part = next(iter(sorted((folder / "parts").iterdir())))
+    content = part.read_bytes()
+    part.unlink()
+    assert missing_parts(folder, INFO) == [0]
+    write_part(folder, 0, INFO, WORLD, CODEC)
+    assert part.read_bytes() == content
+
+
+def test_another_cache_in_the_folder_is_refused(folder):
+    with pytest.raises(DataError, match="another cache"):
+        missing_parts(folder, replace(INFO, num_clips=4))
+
+
+def test_a_damaged_part_is_named(folder, tmp_path):
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "cache.json").write_bytes((folder / "cache.json").read_bytes())
+    (tmp_path / "parts" / "00000.safetensors").write_bytes(b"no")
+    with pytest.raises(DataError, match=r"00000\.safetensors is missing or damaged"):
+        source(tmp_path)
+
+
+def test_the_digest_ignores_the_decoder_and_notices_the_code():
+    wide = LinearAutoencoder(decoder_dim=4)
+    assert code_digest(LatentCodec(wide.eval())) == INFO.code
+    wide.mean.data[0] = 1
+    assert code_digest(LatentCodec(wide)) != INFO.code

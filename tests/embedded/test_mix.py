@@ -1,0 +1,30 @@
+"""The mix: mostly one large subject, every value now and then, nothing held out; captions that are sometimes empty."""
+
+from collections import Counter
+
+from heliograph.data.diorama.record import is_heldout
+from heliograph.embedded.mix import WEIGHTS, mixed_caption, mixed_record
+
+RECORDS = [mixed_record(seed) for seed in range(1500)]
+
+
+def test_records_are_the_same_for_the_same_number():
+    assert RECORDS[:20] == [mixed_record(seed) for seed in range(20)]
+
+
+def test_nothing_held_out_is_trained_on_and_only_that_is_tested():
+    assert not any(is_heldout(r.scene, r.kind, r.colour) for r in RECORDS)
+    assert all(is_heldout(r.scene, r.kind, r.colour) for r in (mixed_record(seed, "heldout") for seed in range(50)))
+
+
+def test_every_value_occurs_and_one_large_subject_is_usual():
+    for attribute, weights in WEIGHTS.items():
+        assert {getattr(record, attribute) for record in RECORDS} == set(weights)
+    assert Counter(record.count for record in RECORDS)[1] > 0.7 * len(RECORDS)
+    assert Counter(record.size for record in RECORDS)["small"] < 0.1 * len(RECORDS)
+
+
+def test_captions_differ_between_visits_and_some_are_empty():
+    texts = [mixed_caption(RECORDS[0], visit) for visit in range(400)]
+    assert 0.04 < texts.count("") / 400 < 0.13
+    assert len(set(texts)) > 100

@@ -1,0 +1,97 @@
+"""The linear code: what it keeps and drops, how frames become latents, and a network that begins by adding nothing."""
+
+import pytest
+import torch
+
+from heliograph.linear_autoencoder import (
+    PATCH_VALUES,
+    LinearAutoencoder,
+    balanced_std,
+    from_patches,
+    to_patches,
+)
+
+
+@pytest.fixture
+def coded() -> LinearAutoencoder:
+    """A random orthonormal code of 16 components and no network."""
+    model = LinearAutoencoder(decoder_dim=0)
+    generator = torch.Generator().manual_seed(0)
+    basis, _ = torch.linalg.qr(torch.randn(PATCH_VALUES, 16, generator=generator))
+    model.basis.data.copy_(basis.T)
+    model.mean.data.copy_(0.1 * torch.randn(PATCH_VALUES, generator=generator))
+    return model.eval()
+
+
+def noise(*shape: int) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(1))
+
+
+def test_patches_put_back_together_are_the_picture():
+    frames = noise(2, 3, 8, 16, 24)
+    assert torch.equal(from_patches(to_patches(frames)), frames)
+
+
+def test_a_patch_is_four_frames_of_one_cell():
+    frames = torch.zeros(1, 3, 8, 16, 16)
+    frames[:, :, 4:, 8:, :8] = 1
+    patches = to_patches(frames)
+    assert patches.shape == (1, 2, 2, 2, PATCH_VALUES)
+    assert patches[0, 1, 1, 0].min() == 1
+    assert patches.sum() == PATCH_VALUES
+
+
+def test_33_frames_are_9_latents_and_come_back_as_33(coded):
+    z = coded.encode(noise(1, 3, 33, 16, 16).clamp(-1, 1)).latent_dist.mode()
+    assert z.shape == (1, 16, 9, 2, 2)
+    assert coded.decode(z).sample.shape == (1, 3, 33, 16, 16)
+
+
+def test_a_clip_inside_the_code_comes_back_exactly(coded):
+    z = 0.05 * noise(1, 16, 9, 2, 2)
+    z[:, :, 0] = coded.encode(torch.full((1, 3, 33, 16, 16), 0.2)).latent_dist.mode()[:, :, 0]
+    frames = coded.reconstruct(z)
+    again = (to_patches(frames) - coded.mean) @ coded.basis.T
+    torch.testing.assert_close(again.movedim(-1, 1), z, rtol=0, atol=1e-5)
+
+
+def test_the_first_latent_shows_the_first_frame_alone(coded):
+    a = noise(1, 3, 33, 16, 16)
+    b = torch.cat([a[:, :, :1], noise(1, 3, 32, 16, 16).flip(2)], dim=2)
+    first, second = (coded.encode(x).latent_dist.mode() for x in (a, b))
+    assert torch.equal(first[:, :, 0], second[:, :, 0])
+    assert not torch.equal(first[:, :, 1], second[:, :, 1])
+
+
+def test_an_untrained_network_adds_nothing(coded):
+    model = LinearAutoencoder(decoder_dim=8).eval()
+    model.load_state_dict(coded.state_dict(), strict=False)
+    z = noise(1, 16, 9, 2, 2)
+    assert torch.equal(model.decode(z).sample, coded.decode(z).sample)
+
+
+def test_the_network_sees_neighbours_in_space_and_time_and_no_further():
+    model = LinearAutoencoder(decoder_dim=8)
+    for parameter in model.decoder.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    z = noise(1, 16, 9, 9, 9)
+    moved = z.clone()
+    moved[:, :, 4, 4, 4] += 1
+    changed = (model.decoder(moved) - model.decoder(z)).abs().amax(-1)[0] > 0
+    where = changed.nonzero()
+    assert where.amin(0).tolist() == [3, 2, 2]
+    assert where.amax(0).tolist() == [5, 6, 6]
+
+
+def test_balanced_deviations_have_root_proportions_and_mean_square_one():
+    std = torch.tensor([9.0, 4.0, 1.0])
+    left = std / balanced_std(std)
+    torch.testing.assert_close(left / left[2], torch.tensor([3.0, 2.0, 1.0]))
+    torch.testing.assert_close(left.square().mean(), torch.tensor(1.0))
+
+
+def test_it_is_the_same_after_saving_and_loading(tmp_path, coded):
+    coded.save_pretrained(tmp_path)
+    again = LinearAutoencoder.from_pretrained(tmp_path)
+    z = noise(1, 16, 9, 2, 2)
+    assert torch.equal(again.decode(z).sample, coded.decode(z).sample)

@@ -75,7 +75,7 @@ def running(
         live.stop()
 
 
-def wait_for(condition: Any, seconds: float = 30.0) -> Any:
+def wait_for(condition: Any, seconds: float = 60.0) -> Any:
     """What `condition` gives as soon as it is true."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):

@@ -27,13 +27,13 @@ class WorldMaker(FakeMaker):
     """Shows the clip that a caption belongs to."""
 
     name = "tiny"
-    size = (128, 192)
+    size = (64, 128)
 
     def __init__(self) -> None:
         super().__init__()
         self.clips: dict[tuple[int, int], np.ndarray] = {}
         for number, record in enumerate(RECORDS.values()):  # drawing takes longer than playing
-            for place in range(3 * number, 3 * number + 5):
+            for place in range(3 * number, 3 * number + 4):
                 self.clip(record, place)
 
     def clip(self, record: Any, place: int) -> np.ndarray:

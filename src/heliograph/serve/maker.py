@@ -95,5 +95,5 @@ class Maker(Protocol):
         ...
 
     def make(self, reels: Sequence[Reel]) -> list[UInt8[np.ndarray, "33 h w 3"]]:
-        """The next chunk of each reel, in one pass; all have one batch key. Where it raises, every reel is as before."""
+        """The next chunk of each reel, in one pass; all have one batch key. Where it raises, all are as before."""
         ...

@@ -29,7 +29,7 @@ from tests.serve.test_videos import clip, png
 
 KEY = "a key that nobody guesses"
 SMALL = UploadLimits(
-    max_bytes=300_000, max_pixels=500_000, max_seconds=3.0, max_frames=60, cpu_seconds=5, wall_seconds=20
+    max_bytes=300_000, max_pixels=500_000, max_seconds=3.0, max_frames=60, cpu_seconds=5, wall_seconds=20.0
 )
 
 

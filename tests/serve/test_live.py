@@ -174,7 +174,7 @@ def test_several_viewers_see_the_same_frames(server: Running) -> None:
 
 def test_a_viewer_that_reads_nothing_holds_nobody_up(server: Running) -> None:
     session = begin(server, pace=1000)
-    with watching(server, session, max_queue=1), watching(server, session) as quick:
+    with watching(server, session, max_queue=1, close_timeout=0.2), watching(server, session) as quick:
         quick.until("media", position=12)
 
 

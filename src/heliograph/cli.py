@@ -15,6 +15,7 @@ import click
 
 from heliograph.bench.verb import bench
 from heliograph.errors import UserError
+from heliograph.evaluate.verb import evaluate
 from heliograph.options import CONTEXT, Range, Steps, model_options
 from heliograph.serve.verb import serve
 from heliograph.train_cli import prepare, train
@@ -95,6 +96,7 @@ def doctor(model: str, height: int | None, width: int | None, *, as_json: bool) 
 
 
 app.add_command(bench)
+app.add_command(evaluate)
 app.add_command(prepare)
 app.add_command(train)
 

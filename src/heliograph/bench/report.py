@@ -2,11 +2,9 @@
 
 import platform
 import shlex
-import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +14,7 @@ from heliograph.bench.run import Run
 from heliograph.bench.subject import Subject
 from heliograph.doctor import this_cpu
 from heliograph.engine.placement import readable
+from heliograph.revision import revision
 from heliograph.shapes import CHUNK_FRAMES
 
 ROW = "{:<24}{:>12}{:>12}{:>12}{:>12}{:>12}{:>12}{:>12}"
@@ -132,22 +131,5 @@ def machine_facts(device: torch.device) -> dict[str, Any]:
         "torch": torch.__version__,
         "diffusers": metadata.version("diffusers"),
         "heliograph": metadata.version("heliograph"),
-        "commit": _commit(),
+        "commit": revision(),
     }
-
-
-def _commit() -> str:
-    """The commit of this source tree, marked where it was changed since; empty for an installed package."""
-    here = Path(__file__).parent
-    try:
-        found = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
-            cwd=here,
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=10,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return found.stdout.strip()

@@ -76,7 +76,13 @@ NETWORKS: dict[str, str] = {
     "semantic": "ViCLIP-L/14",
     "naturalness": "a judge that sees pictures",
 }
-"""What has to look at the frames for a metric and for its drift; motion amplitude needs no network."""
+"""What has to look at the frames for a metric and for its drift."""
+
+
+def needed(name: str) -> str:
+    """What a metric or a drift cannot be measured without; for motion amplitude that is only a second frame."""
+    subject = name.removeprefix("drift ")
+    return next((network for metric, network in NETWORKS.items() if metric.endswith(subject)), "two frames")
 
 
 @dataclass(frozen=True)

@@ -120,6 +120,22 @@ def iter_video(
     return _filled(timed if fps is None else at_rate(timed, fps), height, width, fit)
 
 
+def upright(timed: TimedFrame, height: int, width: int, fit: Fit) -> UInt8[np.ndarray, "h w 3"]:
+    """The pixels of a decoded frame, turned as its file says, filling `height` by `width`."""
+    quarter_turns = round(timed.frame.rotation / 90)  # counter-clockwise, as numpy counts
+    picture = Image.fromarray(np.rot90(to_rgb(timed.frame), quarter_turns))
+    aspect = float(timed.pixel_aspect)
+    return fill(picture, height, width, fit, 1 / aspect if quarter_turns % 2 else aspect)
+
+
+def shown_size(timed: TimedFrame) -> tuple[int, int]:
+    """Height and width of a decoded frame as it is shown: upright, with square pixels."""
+    height, width, aspect = timed.frame.height, timed.frame.width, timed.pixel_aspect
+    if round(timed.frame.rotation / 90) % 2 == 1:
+        height, width, aspect = width, height, 1 / aspect
+    return height, max(1, round(width * aspect))
+
+
 def fill(
     picture: Image.Image, height: int, width: int, fit: Fit, pixel_aspect: float = 1.0
 ) -> UInt8[np.ndarray, "h w 3"]:
@@ -174,13 +190,5 @@ def _filled(frames: Iterable[TimedFrame], height: int, width: int, fit: Fit) -> 
     latest, pixels = None, None
     for timed in frames:
         if pixels is None or timed is not latest:
-            latest, pixels = timed, _upright(timed, height, width, fit)
+            latest, pixels = timed, upright(timed, height, width, fit)
         yield pixels
-
-
-def _upright(timed: TimedFrame, height: int, width: int, fit: Fit) -> UInt8[np.ndarray, "h w 3"]:
-    """Turn the frame as its file says and fill the asked size."""
-    quarter_turns = round(timed.frame.rotation / 90)  # counter-clockwise, as numpy counts
-    picture = Image.fromarray(np.rot90(to_rgb(timed.frame), quarter_turns))
-    aspect = float(timed.pixel_aspect)
-    return fill(picture, height, width, fit, 1 / aspect if quarter_turns % 2 else aspect)

@@ -1,11 +1,11 @@
-"""What every metric begins with: frames made grey, and frames brought to one width."""
+"""What every metric begins with: frames made grey, and large frames made as small as HeliosBench looks at them."""
 
 import cv2
 import numpy as np
 from jaxtyping import UInt8
 
 FLOW_WIDTH = 640
-"""Width in pixels at which motion and smoothness are measured, as in HeliosBench, whatever the video's own."""
+"""Width in pixels at which HeliosBench measures motion and smoothness."""
 
 Frames = UInt8[np.ndarray, "f h w 3"]
 """Frames of a video, RGB."""
@@ -19,21 +19,16 @@ def grey(frames: Frames) -> UInt8[np.ndarray, "f h w"]:
     return made
 
 
-def at_width(frames: Frames, width: int = FLOW_WIDTH) -> UInt8[np.ndarray, "f h2 w2 3"]:
-    """The frames made `width` pixels wide, their height the nearest even number that keeps the shape.
+def shrunk(frames: Frames, width: int = FLOW_WIDTH) -> UInt8[np.ndarray, "f h2 w2 3"]:
+    """Wider frames averaged down to `width` pixels, their height the nearest even number that keeps the shape.
 
-    Pixels are averaged where the picture shrinks, and interpolated linearly where it grows.
+    Frames that are no wider stay as they are. HeliosBench enlarges those; what an enlarged picture shows is too smooth
+    for optical flow, which then finds a part of the motion only.
     """
-    height = even_height(*frames.shape[1:3], width=width)
-    if frames.shape[1:3] == (height, width):
+    if frames.shape[2] <= width:
         return frames
-    how = cv2.INTER_AREA if frames.shape[2] > width else cv2.INTER_LINEAR
+    height = max(2, 2 * round(frames.shape[1] * width / frames.shape[2] / 2))
     made = np.empty((len(frames), height, width, 3), np.uint8)
     for index, frame in enumerate(frames):
-        cv2.resize(frame, (width, height), dst=made[index], interpolation=how)
+        cv2.resize(frame, (width, height), dst=made[index], interpolation=cv2.INTER_AREA)
     return made
-
-
-def even_height(height: int, width_now: int, *, width: int) -> int:
-    """The even height that a picture of `height` by `width_now` pixels gets at `width`; at least 2."""
-    return max(2, 2 * round(height * width / width_now / 2))

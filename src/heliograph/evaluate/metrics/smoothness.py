@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float
 
-from heliograph.evaluate.metrics.picture import Frames, at_width
+from heliograph.evaluate.metrics.picture import Frames, shrunk
 
 BLEND_REACH = 2
 """Frames before the last of the three that one difference needs."""
@@ -21,9 +21,9 @@ MIN_DRIFT_FRAMES = 4
 def blend_errors(frames: Frames) -> Float[np.ndarray, "n"]:
     """For each three frames in a row, mean |middle − blend of the outer two| over pixels and channels, in levels.
 
-    The n = max(0, f − 2) differences are taken at width 640; the blend is rounded to whole levels.
+    The n = max(0, f − 2) differences are taken at width 640 or below; the blend is rounded to whole levels.
     """
-    pictures = at_width(frames)
+    pictures = shrunk(frames)
     errors = [
         float(cv2.absdiff(middle, cv2.addWeighted(before, 0.5, after, 0.5, 0.0)).mean())
         for before, middle, after in zip(pictures, pictures[1:], pictures[2:], strict=False)

@@ -1,0 +1,142 @@
+"""Scores of many videos in few numbers: means with intervals, HeliosBench's ratings, the worst clips, comparisons."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from heliograph.evaluate.catalogue import METRICS, Metric
+from heliograph.evaluate.heliosbench import CORRECTED, REFERENCE, Scorecard, long_scorecard
+from heliograph.evaluate.scores import Scored
+from heliograph.evaluate.statistics import Interval, PairedTest, holm, interval, paired_test
+from heliograph.evaluate.videos import Video, bench_id
+
+NUM_WORST = 6
+"""Clips that a report shows."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A video and what was found."""
+
+    video: Video
+    scored: Scored
+
+
+@dataclass(frozen=True)
+class Folder:
+    """All videos of one folder.
+
+    Attributes:
+        name: as the report shows it.
+        videos: those that were scored.
+        refused: those that could not be read.
+    """
+
+    name: str
+    videos: tuple[Judged, ...]
+    refused: tuple[Judged, ...]
+
+    def values(self, metric: str) -> list[float]:
+        """The metric of every video that has it, in the order of the videos."""
+        return [value for judged in self.videos if (value := value_of(judged, metric)) is not None]
+
+    def mean(self, metric: str) -> Interval | None:
+        """Its mean over videos; None where no video has it."""
+        values = self.values(metric)
+        return interval(values) if values else None
+
+
+@dataclass(frozen=True)
+class Worst:
+    """A clip that is among the worst.
+
+    Attributes:
+        badness: mean over its metrics of the share of clips that are better, 0 to 1.
+        faults: the metrics in which it is worst, worst first, with its value.
+    """
+
+    judged: Judged
+    badness: float
+    faults: tuple[tuple[Metric, float], ...]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One metric of two folders over the videos that both have; `p_together` is `p` made fit for many metrics."""
+
+    metric: Metric
+    test: PairedTest
+    p_together: float | None
+
+
+def value_of(judged: Judged, metric: str) -> float | None:
+    """One number of one video, or None where it is not measured."""
+    score = judged.scored.scores.get(metric)
+    return None if score is None else score.value
+
+
+def reasons(folder: Folder, metric: str) -> Mapping[str, int]:
+    """Why videos do not have a metric, and how many."""
+    found: dict[str, int] = {}
+    for judged in folder.videos:
+        score = judged.scored.scores.get(metric)
+        if score is not None and score.value is None:
+            found[score.reason] = found.get(score.reason, 0) + 1
+    return found
+
+
+def heliosbench(folder: Folder) -> tuple[Scorecard, Scorecard]:
+    """The long rules as the reference computes them, and put right; what needs a network is not measured."""
+    signed, component = folder.mean("signed motion"), folder.mean("component motion")
+    return (
+        long_scorecard({} if signed is None else {"motion amplitude": signed.mean}, REFERENCE),
+        long_scorecard({} if component is None else {"motion amplitude": component.mean}, CORRECTED),
+    )
+
+
+def worst_clips(folder: Folder) -> list[Worst]:
+    """The clips that fare worst among those of the folder, over all metrics that have a good and a bad way."""
+    shares: list[dict[str, float]] = [{} for _ in folder.videos]
+    for metric in METRICS:
+        if not metric.better:
+            continue
+        sign = 1 if metric.better == "low" else -1
+        known = [
+            (i, sign * v) for i, judged in enumerate(folder.videos) if (v := value_of(judged, metric.name)) is not None
+        ]
+        for index, value in known:
+            shares[index][metric.name] = sum(other < value for _, other in known) / max(1, len(known) - 1)
+    found = [_worst(judged, share) for judged, share in zip(folder.videos, shares, strict=True)]
+    return sorted(found, key=lambda worst: -worst.badness)[:NUM_WORST]
+
+
+def compare(first: Folder, second: Folder) -> list[Compared]:
+    """Paired tests of every metric over the videos that both folders have; empty where they share none."""
+    pairs = pair_up(first.videos, second.videos)
+    tests = []
+    for metric in METRICS:
+        both = [(value_of(one, metric.name), value_of(other, metric.name)) for one, other in pairs]
+        known = [(one, other) for one, other in both if one is not None and other is not None]
+        if known:
+            tests.append((metric, paired_test([one for one, _ in known], [other for _, other in known])))
+    chances = iter(holm([test.p for _, test in tests if test.p is not None]))
+    return [Compared(metric, test, None if test.p is None else next(chances)) for metric, test in tests]
+
+
+def pair_up(first: Sequence[Judged], second: Sequence[Judged]) -> list[tuple[Judged, Judged]]:
+    """Videos of the same prompt: the same HeliosBench id, or else the same name."""
+    others = {pair_key(judged): judged for judged in second}
+    return [(judged, others[key]) for judged in first if (key := pair_key(judged)) in others]
+
+
+def pair_key(judged: Judged) -> str:
+    """What two videos of the same prompt have in common."""
+    number = bench_id(judged.video.path)
+    return f"id {number}" if number is not None else judged.video.name
+
+
+def _worst(judged: Judged, shares: Mapping[str, float]) -> Worst:
+    ranked = sorted((m for m in METRICS if shares.get(m.name, 0) > 0.5), key=lambda metric: -shares[metric.name])
+    faults = [(metric, value) for metric in ranked if (value := value_of(judged, metric.name)) is not None]
+    return Worst(judged, float(np.mean(list(shares.values()))) if shares else 0.0, tuple(faults[:4]))

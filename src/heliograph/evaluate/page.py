@@ -44,7 +44,8 @@ p { max-width: 75ch; } .faint, figcaption, small { color: #5b6068; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: 5px 14px 5px 0; border-bottom: 1px solid #e4e4de; vertical-align: top; }
 th { font-weight: 600; } tr.group th { padding-top: 18px; border-bottom: 2px solid #c9c9c2; }
-td small { display: block; max-width: 46ch; line-height: 1.35; } td.num { white-space: nowrap; }
+td small { display: block; max-width: 52ch; line-height: 1.35; } td.num { white-space: nowrap; }
+td.what { min-width: 250px; } td.num svg { margin-top: 2px; }
 .grid { display: flex; flex-wrap: wrap; gap: 20px; } .grid figure { margin: 0; }
 svg { display: block; } svg text { font: 11px system-ui, sans-serif; fill: #5b6068; }
 .clip { margin: 18px 0 30px; } .clip img { max-width: 100%; display: block; border: 1px solid #e4e4de; }
@@ -101,7 +102,7 @@ def _counts(report: Report) -> str:
 
 def _scores(report: Report) -> str:
     compared = {one.metric.name: one for one in report.comparison}
-    heads = "".join(f"<th>{escape(folder.name)}</th><th>spread</th>" for folder in report.folders)
+    heads = "".join(f"<th>{escape(folder.name)}</th>" for folder in report.folders)
     heads += "<th>difference</th><th>p</th>" if compared else ""
     rows = []
     for group, metrics in groupby(METRICS, lambda metric: metric.group):
@@ -129,20 +130,20 @@ def _score_row(metric: Metric, report: Report, compared: Compared | None, *, is_
         mean = folder.mean(metric.name)
         if mean is None:
             why = "; ".join(f"{escape(reason)}" for reason in reasons(folder, metric.name))
-            cells.append(f"<td colspan=2>not measured<small>{why}</small></td>")
+            cells.append(f"<td>not measured<small>{why}</small></td>")
             continue
         values = folder.values(metric.name)
         plot = spread_plot(values, mean, min(every), max(every), colour)
         left_out = len(folder.videos) - len(values)
         few = f"<small>{left_out} not measured</small>" if left_out else ""
-        cells.append(f'<td class="num">{_interval(mean)}{few}</td><td>{plot}</td>')
+        cells.append(f'<td class="num">{_interval(mean)}{few}{plot}</td>')
     if compared is not None:
         p = "" if compared.test.p is None else f"{number(compared.test.p)} ({number(compared.p_together or 0.0)})"
         cells.append(f'<td class="num">{_interval(compared.test.difference)}</td><td class="num">{p}</td>')
     elif is_pair:
         cells.append("<td></td><td></td>")
     unit = f" <small style='display:inline'>{escape(metric.unit)} {ARROWS[metric.better]}</small>"
-    return f"<tr><td>{metric.name}{unit}<small>{escape(metric.meaning)}</small></td>{''.join(cells)}</tr>"
+    return f'<tr><td class="what">{metric.name}{unit}<small>{escape(metric.meaning)}</small></td>{"".join(cells)}</tr>'
 
 
 def _interval(found: Interval) -> str:

@@ -57,7 +57,7 @@ class Chunks:
     """Rendered chunks of many clips, and how much of each latent cell shows a subject."""
 
     frames: UInt8[Tensor, "n f 3 h w"]
-    shares: Float[Tensor, "n t h w"]
+    shares: Float[Tensor, "n t y x"]
 
     @classmethod
     def make(cls, num_clips: int, size: tuple[int, int]) -> "Chunks":

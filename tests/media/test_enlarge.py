@@ -16,5 +16,5 @@ def test_flat_frames_stay_flat_and_shapes_keep_their_place():
     large = enlarge(frames, 4)
     assert large.shape == (2, 32, 24, 3) and large.dtype == np.uint8
     assert (large[0] == 77).all()
-    assert (large[1].reshape(8, 4, 24, 3).mean((1, 2, 3))[[0, 5, 6, 7]] == 77).all()
+    assert (large[1].reshape(8, 4, 24, 3).mean((1, 2, 3))[6:] == 77).all()
     assert large[1, 8:16].mean() > 170

@@ -21,6 +21,8 @@ from heliograph.serve.settings import Limits
 from tests.serve.fakes import FakeMaker
 from tests.serve.harness import HTTP, running, wait_for
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 

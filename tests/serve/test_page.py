@@ -13,8 +13,6 @@ from tests.serve.browser import chromium
 from tests.serve.harness import HTTP, Running, running, wait_for
 from tests.serve.test_videos import png
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:

@@ -2,14 +2,13 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from selenium.webdriver import Chrome, Keys
 from selenium.webdriver.common.by import By
 
 from heliograph.serve.settings import Limits
-from tests.serve.browser import Page, chromium
+from tests.serve.browser import Page
 from tests.serve.harness import HTTP, Running, running, wait_for
 from tests.serve.test_videos import png
 

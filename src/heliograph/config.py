@@ -5,6 +5,7 @@ Imports no torch, so that the command line can check a request before anything h
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from heliograph.errors import UserError
@@ -12,6 +13,8 @@ from heliograph.errors import UserError
 SolverName = Literal["euler", "unipc", "few_step"]
 TimeShift = Literal["constant", "linear", "exponential"]
 BlockNoiseSource = Literal["request", "fixed"]
+HistoryReuse = Literal["off", "level", "chunk"]
+Runner = Literal["auto", "eager", "graph", "compile"]
 
 
 @dataclass(frozen=True)
@@ -138,3 +141,46 @@ class StartNoise:
                 raise UserError(
                     f"{name} noise range {low} to {high} is not inside 0 to 1; the default is 0.111 to 0.135"
                 )
+
+
+@dataclass(frozen=True)
+class SpeedConfig:
+    """How the machine is used, and what exactness is given up for speed; the default gives up none.
+
+    Exact: `runner` is how the transformer's kernels are launched, `attention` the kernel of attention by diffusers'
+    name ("auto" takes the fastest exact one that works here), `vae_device` a device for the autoencoder alone.
+
+    Approximate, each by itself: `fp8` multiplies in 8-bit floating point; `history_reuse` keeps the history's keys and
+    values through a level's or a chunk's steps; `attention8` takes an 8-bit attention kernel; `decoder` is a file with
+    the weights of a small decoder in the place of the model's own.
+    """
+
+    runner: Runner = "auto"
+    attention: str = "auto"
+    vae_device: str | None = None
+    fp8: bool = False
+    history_reuse: HistoryReuse = "off"
+    attention8: bool = False
+    decoder: Path | None = None
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether nothing is approximated."""
+        return not (self.fp8 or self.attention8 or self.decoder) and self.history_reuse == "off"
+
+    def __post_init__(self) -> None:
+        for name, value, known in (
+            ("runner", self.runner, ("auto", "eager", "graph", "compile")),
+            ("history_reuse", self.history_reuse, ("off", "level", "chunk")),
+        ):
+            if value not in known:
+                raise UserError(f"{name}={value!r} is not known; use one of {', '.join(known)}")
+        if self.attention8 and self.attention != "auto":
+            raise UserError(f"attention8 and attention={self.attention!r} both choose a kernel; give one of them")
+
+
+EXACT = SpeedConfig()
+"""The default: nothing is approximated."""
+
+FAST = SpeedConfig(fp8=True, history_reuse="chunk", attention8=True)
+"""Every approximation that needs no other weights (`--mode fast`)."""

@@ -162,10 +162,10 @@ def test_after_the_last_block_only_the_chunk_is_left_and_it_is_what_all_tokens_w
     handle = last.register_forward_pre_hook(lambda _, args: seen.append(args))
     (left,) = left_by(model, "blocks.1", lambda: model(chunk(), 500.0, TEXT, tiers))
     handle.remove()
-    tokens, layout, rotary, text, leaving = seen[0]
+    tokens, layout, rotary, text, leaving, past = seen[0]
     assert leaving.lengths == (left.shape[1],) == layout.lengths[1:]
     with torch.no_grad():
-        whole = last(tokens, layout, rotary, text, layout)
+        whole = last(tokens, layout, rotary, text, layout, past)
     assert whole.shape[1] == tokens.shape[1] == left.shape[1] + 40
     assert torch.allclose(left, whole[:, 40:], atol=1e-6)
 

@@ -11,7 +11,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from heliograph.kernels.choice import kernels_for
+from heliograph.kernels.eight_bit import EightBit
+from heliograph.model.float8 import Float8Linear
 from heliograph.model.packed import TokenLayout, attend_packed, can_attend_packed
+from heliograph.model.packing import product
+from heliograph.model.past import Past, Rows
 from heliograph.model.rope import Rotary
 
 ScaleMode = Literal["per_head", "scalar"]
@@ -93,21 +97,54 @@ class SelfAttention(Attention):
     def __init__(self, dim: int, num_heads: int, eps: float, history_scale: ScaleMode | None) -> None:
         super().__init__(dim, num_heads, eps)
         self.norm_q, self.norm_k = RotaryNorm(dim, eps), RotaryNorm(dim, eps)
+        self.to_qkv: Float8Linear | None = None
         if history_scale is not None:
             self.history_key_scale = nn.Parameter(torch.ones(num_heads if history_scale == "per_head" else 1))
         self.amplifies_history = history_scale is not None
 
     def forward(
-        self, x: Float[Tensor, "b n d"], rotary: Rotary, layout: TokenLayout, asking: TokenLayout
+        self,
+        x: Float[Tensor, "b n d"] | EightBit,
+        rotary: Rotary,
+        layout: TokenLayout,
+        asking: TokenLayout,
+        past: Past,
     ) -> Float[Tensor, "b m d"]:
         """Mix the tokens of each sequence, as a rule one. Only the last of them, those `asking`, get their mix."""
         count = sum(asking.lengths)
-        query, key = self.norm_q(self.to_q(x[:, -count:]), rotary.last(count)), self.norm_k(self.to_k(x), rotary)
-        value = self.split(self.to_v(x))
+        known = past.known(lambda: self.rows(x[:, : past.length], rotary.first(past.length), layout.history))
+        if known is None:
+            rows = self.rows(x, rotary, layout, count)
+        else:
+            later = x[:, past.num_known :]
+            rows = known.before(self.rows(later, rotary.last(later.shape[1]), layout.chunk), count)
+        past.note(rows)
+        mixed = self._mix_apart(rows.query, rows.key, rows.value, layout)
+        return self.leave(mixed, rows.query)
+
+    def rows(
+        self,
+        x: Float[Tensor, "b n d"] | EightBit,
+        rotary: Rotary,
+        layout: TokenLayout,
+        num_asking: int | None = None,
+    ) -> Rows:
+        """Queries of the last `num_asking` tokens (None: of all), keys and values of all."""
+        count = x.shape[1] if num_asking is None else num_asking
+        query, key, value = self._products(x, count)
+        query, key = self.norm_q(query, rotary.last(count)), self.norm_k(key, rotary)
         if self.amplifies_history:
             pieces = zip(layout.split(key), layout.stretches, strict=True)
             key = torch.cat([self._amplify(k) if stretch.is_history else k for k, stretch in pieces], dim=1)
-        return self.leave(self._mix_apart(query, key, value, layout), query)
+        return Rows(query, key, self.split(value))
+
+    def _products(self, x: Float[Tensor, "b n d"] | EightBit, count: int) -> tuple[Float[Tensor, "b _ d"], ...]:
+        """Queries of the last `count` tokens, keys and values of all, not normed yet."""
+        if self.to_qkv is None:
+            assert isinstance(x, Tensor)
+            return product(x, (self.to_q, self.to_k, self.to_v), count)
+        query, key, value = self.to_qkv(x).chunk(3, dim=-1)
+        return query[:, -count:], key, value
 
     def _mix_apart(self, query: Tensor, key: Tensor, value: Tensor, layout: TokenLayout) -> Float[Tensor, "b n k e"]:
         """Attention within each sequence: block-diagonal, by a kernel for it where there is one."""

@@ -21,6 +21,10 @@ class Rotary:
     cos: Float[Tensor, "n e"]
     sin: Float[Tensor, "n e"]
 
+    def first(self, count: int) -> "Rotary":
+        """The tables of the first tokens."""
+        return Rotary(self.cos[:count], self.sin[:count])
+
     def last(self, count: int) -> "Rotary":
         """The tables of the last tokens."""
         return Rotary(self.cos[-count:], self.sin[-count:])

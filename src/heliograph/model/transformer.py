@@ -26,6 +26,7 @@ from heliograph.model.block import BlockConfig, TextSource, TransformerBlock
 from heliograph.model.embed import ConditionEmbedder, TimeRow
 from heliograph.model.memo import Forgetful, Memo, Memos
 from heliograph.model.packed import Part, Stretch, TokenLayout
+from heliograph.model.past import PastSource, are_known
 from heliograph.model.patchify import (
     Grid,
     from_tokens,
@@ -170,7 +171,8 @@ class HeliosTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheM
         rotary = Rotary.join([self._rotary(tiers, grid, tokens.device) for grid in grids])
         layouts = [self._layout(past, chunk, part, memo) for chunk, part in zip(chunks, parts, strict=True)]
         layout = TokenLayout.join(layouts)
-        tokens, _ = self._run_blocks(tokens, layout, rotary, text, memo, ())
+        history = PastSource(memo, 0, None, self.history_is_clean)
+        tokens, _ = self._run_blocks(tokens, layout, rotary, text, memo, history, ())
         sequences = zip(layout.split_sequences(tokens), layouts, grids, strict=True)
         return tuple(self._leave(*sequence) for sequence in sequences)
 
@@ -183,10 +185,15 @@ class HeliosTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheM
     ) -> tuple[Float[Tensor, "b c t h w"], tuple[Float[Tensor, "b d t2 h2 w2"], ...]]:
         """Velocity of one chunk, and its tokens after each of `blocks`."""
         chunk, grid = to_tokens(self.patch_embedding, part.x)
-        past = None if tiers is None else memos.chunk.recall("history", lambda: self._history(tiers))
         rotary = memos.model.recall(_streams(tiers, grid), lambda: self._rotary(tiers, grid, chunk.device))
+        reuse = None if tiers is None else memos.reuse_key(grid)
+        if tiers is None or are_known(memos.chunk, reuse, len(self.blocks)):
+            past, rotary = None, rotary.last(chunk.shape[1])
+        else:
+            past = memos.chunk.recall("history", lambda: self._history(tiers))
         layout = self._layout(past, chunk, part, memos.model)
-        tokens, kept = self._run_blocks(_after(past, chunk), layout, rotary, text, memos.prompt, blocks)
+        history = PastSource(memos.chunk, 0 if past is None else past.shape[1], reuse, self.history_is_clean)
+        tokens, kept = self._run_blocks(_after(past, chunk), layout, rotary, text, memos.prompt, history, blocks)
         chunks = (k[:, -chunk.shape[1] :] for k in kept)
         features = (rearrange(k, "b (t h w) d -> b d t h w", t=grid.t, h=grid.h, w=grid.w) for k in chunks)
         return self._leave(tokens, layout, grid), tuple(features)
@@ -225,11 +232,18 @@ class HeliosTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheM
             return self.condition_embedder.time(timestep.float(), x.dtype)
         return memo.recall(
             ("time", timestep),
-            lambda: self.condition_embedder.time(torch.tensor([timestep], device=x.device), x.dtype),
+            lambda: self.condition_embedder.time(torch.full((1,), timestep, device=x.device), x.dtype),
         )
 
     def _run_blocks(
-        self, tokens: Tensor, layout: TokenLayout, rotary: Rotary, text: Tensor, memo: Memo, kept: tuple[int, ...]
+        self,
+        tokens: Tensor,
+        layout: TokenLayout,
+        rotary: Rotary,
+        text: Tensor,
+        memo: Memo,
+        history: PastSource,
+        kept: tuple[int, ...],
     ) -> tuple[Float[Tensor, "b m d"], list[Float[Tensor, "b _ d"]]]:
         """The tokens that are read after the last block, and all tokens after each of the blocks `kept`."""
         has_keys = memo.holds(("keys", len(self.blocks) - 1))
@@ -239,7 +253,7 @@ class HeliosTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheM
             source = TextSource(index, projected, memo)
             run = partial(checkpoint, block, use_reentrant=False) if self._saves_memory() else block
             leaving = layout.read if index == len(self.blocks) - 1 else layout
-            tokens = run(tokens, layout, rotary, source, leaving)
+            tokens = run(tokens, layout, rotary, source, leaving, history.of(index))
             if index in kept:
                 outputs[index] = tokens
         return tokens, [outputs[index] for index in kept]

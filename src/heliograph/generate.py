@@ -10,7 +10,7 @@ from types import TracebackType
 
 from einops import rearrange
 
-from heliograph.config import StartNoise
+from heliograph.config import SpeedConfig, StartNoise
 from heliograph.engine.session import Session, chunks_of
 from heliograph.errors import UserError
 from heliograph.media.enlarge import enlarge
@@ -33,6 +33,7 @@ class GenerateOptions:
     model: str
     device: str
     dtype: str
+    speed: SpeedConfig
     image: Path | None
     video: Path | None
     image_noise: tuple[float, float]
@@ -72,6 +73,7 @@ def run_generate(options: GenerateOptions) -> None:
         device=options.device,
         dtype=options.dtype,
         prompts=(*(cue.prompt for cue in prompts.cues), options.negative_prompt),
+        speed=options.speed,
     )
     session = pipeline.session(
         prompts,
@@ -87,6 +89,8 @@ def run_generate(options: GenerateOptions) -> None:
         start_noise=noise,
     )
     _tell_truncation(session, prompts)
+    if pipeline.engine.approximations and not options.quiet:
+        _tell(f"approximated for speed: {', '.join(pipeline.engine.approximations)}")
     progress = Progress(chunks_for(length), is_quiet=options.quiet)
     session.on_step = progress.on_step
     try:

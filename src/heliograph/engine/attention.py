@@ -76,7 +76,8 @@ def probe_all(
     generator = torch.Generator(device).manual_seed(0)
     rows = [torch.randn(shape, generator=generator, device=device).to(dtype) for _ in range(3)]
     with torch.no_grad():
-        want = dispatch_attention_fn(*(x[:, :256].float() for x in rows), backend=AttentionBackendName(OWN))
+        query, key, value = (x[:, :256].float() for x in rows)
+        want = dispatch_attention_fn(query, key, value, backend=AttentionBackendName(OWN))
         return [_probe(candidate, rows, want) for candidate in candidates]
 
 

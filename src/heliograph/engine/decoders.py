@@ -54,9 +54,11 @@ class SmallDecoder:
     def __init__(self, network: FastAutoencoder, autoencoder: Autoencoder) -> None:
         is_gpu = autoencoder.device.type == "cuda"
         self.dtype = HALF if is_gpu else torch.float32
-        network = network.to(autoencoder.device, self.dtype).eval().requires_grad_(requires_grad=False)
-        # Frame-wise convolutions are fastest with the channels of a pixel side by side.
-        self._network = network.to(memory_format=torch.channels_last) if is_gpu else network
+        # Frame-wise convolutions are fastest on a GPU with the channels of a pixel side by side.
+        layout = torch.channels_last if is_gpu else torch.contiguous_format
+        module: nn.Module = network.eval().requires_grad_(requires_grad=False)
+        module.to(device=autoencoder.device, dtype=self.dtype, memory_format=layout)
+        self._network = network
         place = {"device": autoencoder.device, "dtype": torch.float32}
         self._mean = rearrange(torch.tensor(autoencoder.config.latents_mean, **place), "c -> 1 c 1 1 1")
         self._std = rearrange(torch.tensor(autoencoder.config.latents_std, **place), "c -> 1 c 1 1 1")

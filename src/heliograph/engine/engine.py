@@ -15,7 +15,7 @@ from heliograph.engine.machine import free_bytes
 from heliograph.engine.pictures import Pictures
 from heliograph.engine.placement import Plan
 from heliograph.engine.prompts import TextEmbeddings
-from heliograph.engine.tuning import device_for_vae, tuned_transformer
+from heliograph.engine.tuning import device_for_vae, resolved, tuned_denoiser, tuned_transformer
 from heliograph.model.denoiser import TransformerDenoiser
 from heliograph.presets import sampler_for
 from heliograph.request import chosen_sampler
@@ -34,7 +34,10 @@ _SAMPLES = 16
 
 @dataclass(frozen=True)
 class Engine:
-    """The parts of one model. Sessions share it; nothing in it belongs to a single video."""
+    """The parts of one model. Sessions share it; nothing in it belongs to a single video.
+
+    `approximations` are what was given up for speed, in words.
+    """
 
     denoiser: TransformerDenoiser
     texts: TextEmbeddings
@@ -45,6 +48,7 @@ class Engine:
     num_channels: int
     fingerprint: str
     device: torch.device
+    approximations: tuple[str, ...] = ()
 
     @cached_property
     def pictures(self) -> Pictures:
@@ -70,13 +74,14 @@ def load_engine(folder: ModelFolder, plan: Plan, prompts: tuple[str, ...] = (), 
     stays = plan.way in ("whole", "text encoder offloaded")
     texts = TextEmbeddings(lambda: load_text_encoder(folder, plan.dtype, text_device), stays=stays)
     texts.encode(prompts)
+    speed = resolved(speed, plan)
     transformer = tuned_transformer(folder, plan, speed)
     size = native_size(folder.path)
     # The autoencoder runs in float32, as the reference does: its latents are what all later chunks remember.
     autoencoder = load_autoencoder(folder, torch.float32, device_for_vae(speed.vae_device, device))
     codec = LatentCodec(autoencoder, choose_decoder(autoencoder, size, free_bytes, speed.decoder))
     return Engine(
-        denoiser=TransformerDenoiser(transformer, device, speed.history_reuse),
+        denoiser=tuned_denoiser(transformer, plan, speed),
         texts=texts,
         codec=codec,
         sampler=native_sampler(folder),
@@ -85,6 +90,7 @@ def load_engine(folder: ModelFolder, plan: Plan, prompts: tuple[str, ...] = (), 
         num_channels=int(folder.transformer_config.get("in_channels", 16)),
         fingerprint=fingerprint(folder),
         device=device,
+        approximations=speed.approximations,
     )
 
 

@@ -111,12 +111,18 @@ class Workload:
 
     @property
     def history_tokens(self) -> int:
-        """Tokens of the history: long (4×), mid (2×), short and anchor (1×), always at full resolution."""
+        """Tokens of the history."""
+        return sum(self.tier_tokens)
+
+    @property
+    def tier_tokens(self) -> tuple[int, int, int]:
+        """Tokens of the long (4×), mid (2×) and short (1×, with the anchor) tier, always at full resolution."""
         memory = MemoryConfig()
-        return sum(
+        long, mid, short = (
             math.ceil(frames / scale) * self._grid(scale)
             for frames, scale in ((memory.long, 4), (memory.mid, 2), (memory.short + memory.keeps_anchor, 1))
         )
+        return long, mid, short
 
     @property
     def num_tokens(self) -> int:

@@ -3,6 +3,8 @@
 Features are channels-last: the channels of a cell lie side by side, and one program handles some cells.
 """
 
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
@@ -47,8 +49,8 @@ def norm_silu(
     (b, c, t, h, w), p = x.shape, past.shape[2]
     out = torch.empty((b, c, p + t, h, w), dtype=x.dtype, device=x.device, memory_format=torch.channels_last_3d)
     out[:, :, :p] = past
-    block = triton.next_power_of_2(c)
-    cells = max(1, TILE // block)
+    block: Any = triton.next_power_of_2(c)
+    cells: Any = max(1, TILE // block)
     num_cells = b * t * h * w
     _norm_silu_kernel[(triton.cdiv(num_cells, cells),)](
         x, gamma.float(), out, num_cells, t * h * w, p * h * w, c, c**0.5, CELLS=cells, BLOCK=block

@@ -85,7 +85,7 @@ def multiply_on_gpu(
 ) -> Float[Tensor, "b n d2"]:
     """`multiply` on tensor cores (compute capability 8.9 or newer), whose result is bfloat16."""
     b, n, d = rows.shape
-    out = torch._scaled_mm(
+    out = torch._scaled_mm(  # pyright: ignore[reportPrivateImportUsage] - PyTorch has no public name for it
         rows.values.reshape(b * n, d),
         weight.T,
         scale_a=rows.scale.reshape(b * n, 1),

@@ -4,6 +4,7 @@ The end of both kernels is the same four lines: a function called by a kernel ca
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import triton
@@ -96,17 +97,17 @@ def modulate_quantise(
     places = (s * dim if b2 > 1 else 0), (dim if s > 1 else 0)
     _modulate_quantise_kernel[(b * n,)](
         *(x, shift, scale, out, scales, n, lengths[0], dim, *places, eps, LARGEST, SMALLEST_SCALE),
-        BLOCK=triton.next_power_of_2(dim),
+        BLOCK=_block(dim),
     )
     return EightBit(out, scales, x.dtype)
 
 
-def _by_rows(x: Float[Tensor, "b n d"], dtype: torch.dtype, *, has_gelu: bool) -> EightBit:
+def _by_rows(x: Float[Tensor, "b n d"], dtype: torch.dtype, *, has_gelu: Any) -> EightBit:
     x = x.contiguous()
     out, scales = _empty(x)
     dim = x.shape[2]
     _quantise_kernel[(x.shape[0] * x.shape[1],)](
-        x, out, scales, dim, LARGEST, SMALLEST_SCALE, HAS_GELU=has_gelu, BLOCK=triton.next_power_of_2(dim)
+        x, out, scales, dim, LARGEST, SMALLEST_SCALE, HAS_GELU=has_gelu, BLOCK=_block(dim)
     )
     return EightBit(out, scales, dtype)
 
@@ -114,3 +115,8 @@ def _by_rows(x: Float[Tensor, "b n d"], dtype: torch.dtype, *, has_gelu: bool) -
 def _empty(x: Float[Tensor, "b n d"]) -> tuple[Tensor, Float[Tensor, "b n 1"]]:
     scales = torch.empty((*x.shape[:2], 1), dtype=torch.float32, device=x.device)
     return torch.empty_like(x, dtype=FORMAT), scales
+
+
+def _block(width: int) -> Any:
+    """Power of two that a row fits into."""
+    return triton.next_power_of_2(width)

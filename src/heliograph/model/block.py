@@ -17,7 +17,7 @@ from heliograph.model.attention import CrossAttention, ScaleMode, SelfAttention,
 from heliograph.model.embed import NUM_MODULATIONS
 from heliograph.model.memo import Memo
 from heliograph.model.packed import TokenLayout
-from heliograph.model.past import Past
+from heliograph.model.past import Past, Rows
 from heliograph.model.rope import Rotary
 
 
@@ -101,6 +101,13 @@ class TransformerBlock(nn.Module):
         tokens = self._read(tokens, leaving, text.keys(self.attn2))
         entering = modulate(tokens, rows[3], rows[4], lengths, self.eps)
         return kernels.add_gated(tokens, self.ffn(entering), rows[5], lengths)
+
+    def history_rows(self, history: Float[Tensor, "b n d"], layout: TokenLayout, rotary: Rotary) -> Rows:
+        """Queries, keys and values of history tokens that come into this block; `layout` and `rotary` are theirs."""
+        shift, scale, *_ = _modulation(self.scale_shift_table, layout)
+        kernels = kernels_for(history)
+        modulate = kernels.modulate if self.attn1.to_qkv is None else kernels.modulate_quantise
+        return self.attn1.rows(modulate(history, shift, scale, layout.lengths, self.eps), rotary, layout)
 
     def _read(self, tokens: Tensor, layout: TokenLayout, keys: TextKeys) -> Float[Tensor, "b n d"]:
         """The text, read by the chunk's tokens; history tokens pass by where the model was trained so."""

@@ -1,5 +1,6 @@
 """The transformer as a denoiser: float32 latents in, float32 velocity out, with its memos kept in the right places."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -50,6 +51,8 @@ class TransformerDenoiser:
         `history_reuse` other than "off" is an approximation, see `model/past.py`.
         """
         self.transformer = transformer
+        self.run: Callable[..., Tensor] = transformer
+        """What is called with the transformer's arguments: the transformer, or recordings of it."""
         self.device = device or transformer.device
         self.history_reuse: HistoryReuse = history_reuse
         self._memo = Memo()
@@ -74,5 +77,5 @@ class TransformerDenoiser:
     def __call__(self, x: Tensor, timestep: float, condition: Condition) -> Float[Tensor, "b c t h w"]:
         """Velocity of `x` (float32) at `timestep`, float32."""
         memos = Memos(self._memo, condition.prompt.memo, condition.context.memo, self.history_reuse)
-        out = self.transformer(x.to(self.dtype), timestep, condition.prompt.embedding, condition.context.tiers, memos)
+        out = self.run(x.to(self.dtype), timestep, condition.prompt.embedding, condition.context.tiers, memos)
         return out.float()

@@ -5,7 +5,7 @@ the chunk (history tokens, and what block 0 makes of them). Whoever owns a promp
 when it changes; after an adapter is loaded or merged, all of them are stale.
 """
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -20,6 +20,13 @@ class Memo:
     def __init__(self) -> None:
         self._values: dict[Hashable, object] = {}
 
+    @classmethod
+    def of(cls, values: Mapping[Hashable, object]) -> "Memo":
+        """A memo that knows these values."""
+        memo = cls()
+        memo._values.update(values)
+        return memo
+
     def recall(self, key: Hashable, make: Callable[[], Value]) -> Value:
         """The value of `key`, made now if it is not known yet."""
         if key not in self._values:
@@ -29,6 +36,14 @@ class Memo:
     def holds(self, key: Hashable) -> bool:
         """Whether `key` is known."""
         return key in self._values
+
+    def value(self, key: Hashable) -> object:
+        """The value of a key that is known."""
+        return self._values[key]
+
+    def items(self) -> list[tuple[Hashable, object]]:
+        """All that is known."""
+        return list(self._values.items())
 
 
 class Forgetful(Memo):

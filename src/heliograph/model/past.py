@@ -17,6 +17,9 @@ from torch import Tensor
 
 from heliograph.model.memo import Forgetful, Memo
 
+CONSTANT = "rows of block 0"
+"""The key of the history's rows in block 0, in a chunk's memo."""
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -70,7 +73,7 @@ class Past:
         """Rows of the history from an earlier forward; `make` makes them where they are constant but not known yet."""
         if self.is_left_out:
             return self.memo.recall(("reused", self.reuse, self.block), _never)
-        return self.memo.recall(("constant", self.block), make) if self.is_constant else None
+        return self.memo.recall(CONSTANT, make) if self.is_constant else None
 
     def note(self, rows: Rows) -> None:
         """Remember what later forwards will take over from these rows of all tokens."""

@@ -26,7 +26,7 @@ from heliograph.model.block import BlockConfig, TextSource, TransformerBlock
 from heliograph.model.embed import ConditionEmbedder, TimeRow
 from heliograph.model.memo import Forgetful, Memo, Memos
 from heliograph.model.packed import Part, Stretch, TokenLayout
-from heliograph.model.past import PastSource, are_known
+from heliograph.model.past import CONSTANT, PastSource, are_known
 from heliograph.model.patchify import (
     Grid,
     from_tokens,
@@ -175,6 +175,38 @@ class HeliosTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheM
         tokens, _ = self._run_blocks(tokens, layout, rotary, text, memo, history, ())
         sequences = zip(layout.split_sequences(tokens), layouts, grids, strict=True)
         return tuple(self._leave(*sequence) for sequence in sequences)
+
+    def remember(
+        self,
+        x: Float[Tensor, "b c t h w"],
+        timestep: float,
+        text: Float[Tensor, "b l d_text"],
+        tiers: Tiers | None,
+        memos: Memos,
+    ) -> None:
+        """Fill the memos with all that `forward` with these arguments would recall, without running the blocks.
+
+        For whoever replays a recorded forward. Libraries that move weights do not see this call.
+        """
+        t, h, w = self.patch
+        grid = Grid(x.shape[2] // t, x.shape[3] // h, x.shape[4] // w)
+        rotary = memos.model.recall(_streams(tiers, grid), lambda: self._rotary(tiers, grid, x.device))
+        self._time(timestep, x, memos.model)
+        if not memos.prompt.holds(("keys", len(self.blocks) - 1)):
+            projected = self.condition_embedder.text(text)
+            for index, block in enumerate(self._blocks()):
+                TextSource(index, projected, memos.prompt).keys(block.attn2)
+        if tiers is None:
+            return
+        past = memos.chunk.recall("history", lambda: self._history(tiers))
+        if self.history_is_clean:
+            length = past.shape[1]
+            layout = TokenLayout((Stretch(length, self._time(0.0, x, memos.model), is_history=True),), (length,))
+            first = self._blocks()[0]
+            memos.chunk.recall(CONSTANT, lambda: first.history_rows(past, layout, rotary.first(length)))
+
+    def _blocks(self) -> "list[TransformerBlock]":
+        return list(self.blocks)  # pyright: ignore[reportReturnType] - a list of modules does not know their class
 
     def init_tier_patches(self) -> None:
         """Start the tier patches from the patch embedding: each token the mean of the short tokens it stands for."""

@@ -6,6 +6,7 @@ from typing import Any
 import cv2
 import numpy as np
 from einops import rearrange
+from jaxtyping import UInt8
 
 from heliograph.data.diorama import sample_record
 from heliograph.data.diorama.render import render
@@ -38,8 +39,14 @@ def darkened(frames: Frames) -> Frames:
 
 def squeezed(frames: Frames) -> Frames:
     """Each frame as a JPEG of quality 40."""
-    quality = [cv2.IMWRITE_JPEG_QUALITY, 40]
-    return np.stack([cv2.imdecode(cv2.imencode(".jpg", frame, quality)[1], cv2.IMREAD_COLOR) for frame in frames])
+    return np.stack([_jpeg(frame) for frame in frames])
+
+
+def _jpeg(frame: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
+    written = cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, 40])[1]
+    read = cv2.imdecode(written, cv2.IMREAD_COLOR)
+    assert read is not None, "a picture that was just written can be read"
+    return read.astype(np.uint8)
 
 
 DAMAGES: Mapping[str, Callable[[Frames], Frames]] = {

@@ -17,7 +17,6 @@ from heliograph.model.memo import Memo
 from heliograph.sample import Branches, denoise_chunk, make_sampler
 from heliograph.seeds import ChunkSeeds, Shape
 from heliograph.shapes import CHUNK_LATENTS
-from heliograph.vae import to_uint8
 
 
 def batch_key(session: Session) -> Hashable:
@@ -45,8 +44,7 @@ def next_chunks(sessions: Sequence[Session]) -> list[Chunk]:
     *_, latents = denoise_chunk(first.engine.denoiser, noise, _join(branches), sampler, together)
     chunks = []
     for session, own in zip(sessions, latents.split(1), strict=True):
-        frames = to_uint8(session.engine.codec.decode_chunk(own))[0].cpu().numpy()
-        chunks.append(Chunk(session.num_chunks, frames, own))
+        chunks.append(Chunk(session.num_chunks, session.decode(own, session.history), own))
     for session, chunk in zip(sessions, chunks, strict=True):  # only now, so that a failure changes none of them
         session.history = session.history.push(chunk.latents)
     return chunks

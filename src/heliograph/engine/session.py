@@ -12,12 +12,14 @@ from heliograph.engine.engine import Engine
 from heliograph.engine.prompts import PromptBook
 from heliograph.engine.state import SessionState, read_state, write_state
 from heliograph.errors import StateError
+from heliograph.matching import Fields, fields, lead_in
 from heliograph.memory import History, Tiers
 from heliograph.model.denoiser import Condition
 from heliograph.request import Request, chosen_sampler
 from heliograph.rollout import StepReport, Turn, next_turn
 from heliograph.sample import Branches
 from heliograph.seeds import RequestSeeds
+from heliograph.shapes import CHUNK_LATENTS
 from heliograph.text import check_prompt
 from heliograph.timeline import require_text
 from heliograph.vae import to_uint8
@@ -44,6 +46,7 @@ class Session:
         self.on_step: StepReport | None = None
         self._prompts = PromptBook(engine.texts, engine.denoiser)
         self.seeds = RequestSeeds(request.seed, engine.device, request.sampler.block_noise)
+        self._shown: tuple[int, Fields] | None = None  # the chunk decoded last, and how its last frame looks
 
     @property
     def num_chunks(self) -> int:
@@ -52,9 +55,27 @@ class Session:
 
     def next_chunk(self) -> Chunk:
         """Make and decode the next chunk."""
+        before = self.history
         turn = self.next_turn()
-        frames = to_uint8(self.engine.codec.decode_chunk(turn.latents))[0].cpu().numpy()
-        return Chunk(turn.index, frames, turn.latents)
+        return Chunk(turn.index, self.decode(turn.latents, before), turn.latents)
+
+    def decode(self, latents: Float[Tensor, "1 c 9 h w"], before: History) -> UInt8[np.ndarray, "33 h2 w2 3"]:
+        """The frames of the chunk that follows `before`, matched to the one before it where that is asked for."""
+        frames = self.engine.codec.decode_chunk(latents)
+        if self.request.matches_chunks:
+            led = lead_in(frames, self._last_look(before)) if before.num_chunks else frames
+            self._shown = before.num_chunks, fields(led[:, :, -1])
+            frames = led
+        return to_uint8(frames)[0].cpu().numpy()
+
+    def _last_look(self, before: History) -> Fields:
+        """How the last frame before a chunk looks. A session that was resumed or forked decodes that chunk again.
+
+        The last frame of a chunk is never changed, so that both ways give the same.
+        """
+        if self._shown is not None and self._shown[0] == before.num_chunks - 1:
+            return self._shown[1]
+        return fields(self.engine.codec.decode_chunk(before.latents[:, :, -CHUNK_LATENTS:])[:, :, -1])
 
     @torch.no_grad()
     def next_turn(self) -> Turn:

@@ -66,6 +66,8 @@ def load_engine(folder: ModelFolder, plan: Plan, prompts: tuple[str, ...] = ()) 
         transformer = load_transformer(folder, plan.dtype, plan.place)
     if plan.way in ("blocks offloaded", "blocks on disk"):
         offload_blocks(transformer, folder, plan)
+    if plan.device == "cpu":
+        transformer.run_lean()
     # The autoencoder runs in float32, as the reference does: its latents are what all later chunks remember.
     autoencoder = load_autoencoder(folder, torch.float32, device)
     return Engine(

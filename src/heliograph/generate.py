@@ -47,11 +47,16 @@ class GenerateOptions:
     first_chunk_steps: tuple[int, ...] | None
     guidance_scale: float | None
     negative_prompt: str
+    match_chunks: bool
     output: Path | None
     overwrite: bool
     enlarge: int
     latents_only: bool
     quiet: bool
+
+    def __post_init__(self) -> None:
+        if self.match_chunks and self.latents_only:
+            raise UserError("--match-chunks changes frames, and --latents-only makes none; leave one of them out")
 
 
 def run_generate(options: GenerateOptions) -> None:
@@ -87,6 +92,7 @@ def run_generate(options: GenerateOptions) -> None:
         guidance_scale=options.guidance_scale,
         negative_prompt=options.negative_prompt,
         start_noise=noise,
+        match_chunks=options.match_chunks,
     )
     _tell_truncation(session, prompts)
     if pipeline.engine.approximations and not options.quiet:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from heliograph.errors import CheckpointError
 from heliograph.memory import Tier, Tiers
-from heliograph.model.attention import Attention
+from heliograph.model.attention import Attention, attend_by_products
 from heliograph.model.packed import Part
 from heliograph.model.transformer import HeliosTransformer3DModel
 from tests.small import SIZES, randomise, relative_error, small_transformer, wave, wave_tiers
@@ -460,3 +460,10 @@ def test_one_model_choosing_its_kernel_leaves_another_as_it_is() -> None:
 def test_an_unknown_attention_kernel_is_refused_by_name() -> None:
     with pytest.raises(ValueError, match=r"no_such_kernel.*native"):
         random_transformer().set_attention_backend("no_such_kernel")
+
+
+def test_attention_by_products_is_attention():
+    generator = torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn(2, n, 3, 8, generator=generator) for n in (5, 7, 7))
+    wanted = torch.nn.functional.scaled_dot_product_attention(*(x.transpose(1, 2) for x in (query, key, value)))
+    torch.testing.assert_close(attend_by_products(query, key, value), wanted.transpose(1, 2), rtol=1e-5, atol=1e-6)

@@ -44,7 +44,7 @@ def next_chunks(sessions: Sequence[Session]) -> list[Chunk]:
     sampler = make_sampler(first.request.sampler, first.num_chunks, h, w)
     *_, latents = denoise_chunk(first.engine.denoiser, noise, _join(branches), sampler, together)
     pairs = zip(sessions, latents.split(1), strict=True)
-    begun = [session.engine.pictures.begin(session.num_chunks, own) for session, own in pairs]
+    begun = [session.begin_decoding(own, session.history) for session, own in pairs]
     chunks = [pending.wait() for pending in begun]
     for session, chunk in zip(sessions, chunks, strict=True):  # only now, so that a failure changes none of them
         session.history = session.history.push(chunk.latents)

@@ -7,18 +7,22 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from heliograph.engine.engine import Engine
 from heliograph.engine.pictures import Chunk, PendingChunk
 from heliograph.engine.prompts import PromptBook
 from heliograph.engine.state import SessionState, read_state, write_state
 from heliograph.errors import StateError
+from heliograph.matching import Fields, fields, lead_in
 from heliograph.memory import History, Tiers
 from heliograph.model.denoiser import Condition
 from heliograph.request import Request, chosen_sampler
 from heliograph.rollout import StepReport, Turn, next_turn
 from heliograph.sample import Branches
 from heliograph.seeds import RequestSeeds
+from heliograph.shapes import CHUNK_LATENTS
 from heliograph.text import check_prompt
 from heliograph.timeline import require_text
 
@@ -35,6 +39,7 @@ class Session:
         self.on_step: StepReport | None = None
         self._prompts = PromptBook(engine.texts, engine.denoiser)
         self.seeds = RequestSeeds(request.seed, engine.device, request.sampler.block_noise)
+        self._shown: tuple[int, Fields] | None = None  # the chunk decoded last, and how its last frame looks
 
     @property
     def num_chunks(self) -> int:
@@ -47,8 +52,27 @@ class Session:
 
     def begin_chunk(self) -> PendingChunk:
         """Give all work for the next chunk to the device, which may still be busy with the chunk before."""
-        turn = self.next_turn()
-        return self.engine.pictures.begin(turn.index, turn.latents)
+        before = self.history
+        return self.begin_decoding(self.next_turn().latents, before)
+
+    def begin_decoding(self, latents: Float[Tensor, "1 c 9 h w"], before: History) -> PendingChunk:
+        """Decode the chunk that follows `before`, matched to the one before it where that is asked for."""
+
+        def matched(frames: Float[Tensor, "1 3 33 h2 w2"]) -> Float[Tensor, "1 3 33 h2 w2"]:
+            led = lead_in(frames, self._last_look(before)) if before.num_chunks else frames
+            self._shown = before.num_chunks, fields(led[:, :, -1])
+            return led
+
+        return self.engine.pictures.begin(before.num_chunks, latents, matched if self.request.matches_chunks else None)
+
+    def _last_look(self, before: History) -> Fields:
+        """How the last frame before a chunk looks. A session that was resumed or forked decodes that chunk again.
+
+        The last frame of a chunk is never changed, so that both ways give the same.
+        """
+        if self._shown is not None and self._shown[0] == before.num_chunks - 1:
+            return self._shown[1]
+        return fields(self.engine.codec.decode_chunk(before.latents[:, :, -CHUNK_LATENTS:])[:, :, -1])
 
     @torch.no_grad()
     def next_turn(self) -> Turn:

@@ -96,6 +96,8 @@ def tuned_transformer(folder: ModelFolder, plan: Plan, speed: SpeedConfig) -> He
         offload_blocks(transformer, folder, plan)
     elif packs(device):
         pack_products(transformer)
+    elif device.type == "cpu" and not speed.fp8:
+        transformer.run_lean()
     set_attention(transformer, choose_attention(speed.attention, device, plan.dtype, is_rounded=bool(speed.attention8)))
     return transformer
 

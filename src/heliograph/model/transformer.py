@@ -24,6 +24,7 @@ from heliograph.memory import Tiers
 from heliograph.model.attention import ScaleMode
 from heliograph.model.block import BlockConfig, TextSource, TransformerBlock
 from heliograph.model.embed import ConditionEmbedder, TimeRow
+from heliograph.model.lean import LeanBlocks, can_run_lean
 from heliograph.model.memo import Forgetful, Memo, Memos
 from heliograph.model.packed import Part, Stretch, TokenLayout
 from heliograph.model.past import CONSTANT, PastSource, are_known
@@ -125,6 +126,12 @@ class HeliosTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheM
         self.norm_out = OutputNorm(dim, eps)
         self.proj_out = nn.Linear(dim, (out_channels or in_channels) * math.prod(self.patch))
         self.gradient_checkpointing = False
+        self.lean: LeanBlocks | None = None
+
+    def run_lean(self) -> bool:
+        """Sample by `model/lean.py` from now on where that can be done: plain blocks on a CPU; says whether."""
+        self.lean = LeanBlocks(self.blocks) if can_run_lean(self.blocks) else None
+        return self.lean is not None
 
     def forward(
         self,
@@ -224,11 +231,20 @@ class HeliosTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheM
         else:
             past = memos.chunk.recall("history", lambda: self._history(tiers))
         layout = self._layout(past, chunk, part, memos.model)
+        if self._runs_lean(part, reuse, blocks):
+            assert self.lean is not None
+            tokens = self.lean(past, chunk, layout, rotary, self._text_sources(text, memos.prompt))
+            return self._leave(tokens, layout, grid), ()
         history = PastSource(memos.chunk, 0 if past is None else past.shape[1], reuse, self.history_is_clean)
         tokens, kept = self._run_blocks(_after(past, chunk), layout, rotary, text, memos.prompt, history, blocks)
         chunks = (k[:, -chunk.shape[1] :] for k in kept)
         features = (rearrange(k, "b (t h w) d -> b d t h w", t=grid.t, h=grid.h, w=grid.w) for k in chunks)
         return self._leave(tokens, layout, grid), tuple(features)
+
+    def _runs_lean(self, part: Part, reuse: Hashable | None, blocks: tuple[int, ...]) -> bool:
+        """Whether this call can go through the lean blocks, which sample exactly and know nothing else."""
+        is_sampling = not torch.is_grad_enabled() and not isinstance(part.timestep, Tensor)
+        return self.lean is not None and is_sampling and reuse is None and not blocks
 
     def _history(self, tiers: Tiers) -> Float[Tensor, "b n d"]:
         """History tokens in sequence order: long, mid, short."""
@@ -278,11 +294,8 @@ class HeliosTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheM
         kept: tuple[int, ...],
     ) -> tuple[Float[Tensor, "b m d"], list[Float[Tensor, "b _ d"]]]:
         """The tokens that are read after the last block, and all tokens after each of the blocks `kept`."""
-        has_keys = memo.holds(("keys", len(self.blocks) - 1))
-        projected = None if has_keys else self.condition_embedder.text(text)
         outputs: dict[int, Tensor] = {}
-        for index, block in enumerate(self.blocks):
-            source = TextSource(index, projected, memo)
+        for index, (block, source) in enumerate(zip(self.blocks, self._text_sources(text, memo), strict=True)):
             run = partial(checkpoint, block, use_reentrant=False) if self._saves_memory() else block
             leaving = layout.read if index == len(self.blocks) - 1 else layout
             tokens = run(tokens, layout, rotary, source, leaving, history.of(index))
@@ -290,10 +303,16 @@ class HeliosTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheM
                 outputs[index] = tokens
         return tokens, [outputs[index] for index in kept]
 
+    def _text_sources(self, text: Tensor, memo: Memo) -> list[TextSource]:
+        """The text for each block; it is projected only if a block may still need it."""
+        has_keys = memo.holds(("keys", len(self.blocks) - 1))
+        projected = None if has_keys else self.condition_embedder.text(text)
+        return [TextSource(index, projected, memo) for index in range(len(self.blocks))]
+
     def _leave(self, tokens: Tensor, layout: TokenLayout, grid: Grid) -> Float[Tensor, "b c t h w"]:
         """Velocity of the chunk, whose tokens are the last stretch of a sequence."""
         chunk = layout.stretches[-1]
-        out = self.norm_out(tokens[:, -chunk.length :], chunk.time)
+        out = self.norm_out(tokens[:, -chunk.length :], chunk.time).to(self.proj_out.weight.dtype)
         return from_tokens(self.proj_out(out), grid, self.patch)
 
     def _saves_memory(self) -> bool:
@@ -303,7 +322,7 @@ class HeliosTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheM
 
 def _after(past: Tensor | None, chunk: Tensor) -> Float[Tensor, "b n d"]:
     """The chunk's tokens after those of the history, where there is one."""
-    return chunk if past is None else torch.cat([past, chunk], dim=1)
+    return chunk if past is None else torch.cat([past.expand(chunk.shape[0], -1, -1), chunk], dim=1)
 
 
 def _streams(tiers: Tiers | None, grid: Grid) -> tuple[Hashable, ...]:

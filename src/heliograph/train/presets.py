@@ -340,13 +340,12 @@ def _embedded() -> tuple[TrainConfig, ...]:
     ode = replace(
         adapt,
         name="embedded-ode",
-        stage=OdeConfig(num_chunks=3, weight=1.0, optimiser=Optimiser(3e-4, (0.9, 0.99), 1e-3)),
-        loop=replace(adapt.loop, max_steps=200, rate="cosine", warmup_steps=10, seed=52),
-        batch_size=4,
+        stage=OdeConfig(num_chunks=2, weight=1.0, optimiser=Optimiser(5e-4, (0.9, 0.99), 1e-3, has_muon=True)),
+        loop=replace(adapt.loop, max_steps=400, rate="cosine", warmup_steps=20, seed=52),
         kind="distilled",
         network=None,
         trains_text=False,
-        ema=EmaConfig(0.98, 20),
+        ema=EmaConfig(0.99, 40),
     )
     return adapt, multiscale, ode
 

@@ -8,7 +8,6 @@ Parts: `page` (first picture, three minutes of play, prompt changes, in headless
 import argparse
 import os
 import platform
-import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +20,8 @@ from crowd import measure_jobs, measure_viewers  # noqa: E402
 from page import measure_page  # noqa: E402
 from report import merge  # noqa: E402
 from server import CHUNK_SECONDS, Server, started  # noqa: E402
+
+from heliograph.revision import revision  # noqa: E402
 
 NUM_SAMPLES = 30
 """Looks at the memory during a soak."""
@@ -71,17 +72,13 @@ def main() -> None:
 
 def circumstances() -> dict[str, Any]:
     """Where and how a part was measured."""
-    commit = subprocess.run(
-        ("git", "rev-parse", "--short", "HEAD"), cwd=ROOT, capture_output=True, text=True, check=True
-    )
     names = [
         line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
     ]
     return {
-        "commit": commit.stdout.strip(),
+        "commit": revision(),
         "when": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "machine": f"{names[0] if names else platform.processor()}, {os.cpu_count()} cores",
-        "threads": os.environ.get("OMP_NUM_THREADS", "all"),
         "command": "python bench/studio " + " ".join(sys.argv[1:]),
     }
 

@@ -22,8 +22,7 @@ def page(parts: Mapping[str, Any]) -> str:
     rows = [row for name, row_of in ROWS.items() if name in parts for row in row_of(parts[name])]
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
     sources = "\n".join(
-        f"| {name} | {of['model']} | `{of['commit']}` | {of['when']} | {of['machine']}, torch on {of['threads']} "
-        f"| `{of['command'].strip()}` |"
+        f"| {name} | {of['model']} | `{of['commit']}` | {of['when']} | {of['machine']}| `{of['command'].strip()}` |"
         for name, of in parts.items()
     )
     return f"""# The studio's figures

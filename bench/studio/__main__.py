@@ -29,7 +29,7 @@ NUM_SAMPLES = 30
 
 def measure_soak(server: Server, minutes: float) -> dict[str, Any]:
     """Memory of the server while one session is made as fast as it can be."""
-    session = server.begin(pace=1000, speed="fast")
+    session = server.begin(pace=1000, speed="fast", guidance_scale=1)  # what is stored and sent is the same
     num_chunks = max(1, int(minutes * 60 / CHUNK_SECONDS / NUM_SAMPLES))
     memory, seconds = [], 0.0
     for _ in range(NUM_SAMPLES):

@@ -21,13 +21,23 @@ PRESS = """
 """
 WATCH = """
     const video = document.getElementById('video');
-    window.seen = { waiting: 0, seeking: 0, began: performance.now(), at: video.currentTime };
+    window.seen = { waiting: 0, seeking: 0, held: 0, longest: 0, began: performance.now(), at: video.currentTime };
+    let time = video.currentTime, since = performance.now();
+    setInterval(() => {
+        const now = performance.now();
+        if (video.currentTime !== time) {
+            const still = (now - since) / 1000;
+            if (still > 0.15) window.seen.held += 1;
+            window.seen.longest = Math.max(window.seen.longest, still);
+            time = video.currentTime; since = now;
+        }
+    }, 20);
     for (const name of ['waiting', 'seeking']) video.addEventListener(name, () => { window.seen[name] += 1; });
 """
 SEEN = """
     const video = document.getElementById('video'), seen = window.seen, quality = video.getVideoPlaybackQuality();
     return { seconds: (performance.now() - seen.began) / 1000, played: video.currentTime - seen.at,
-             waiting: seen.waiting, seeking: seen.seeking,
+             waiting: seen.waiting, seeking: seen.seeking, held: seen.held, longest: seen.longest,
              shown: quality.totalVideoFrames, dropped: quality.droppedVideoFrames };
 """
 CHANGE = "document.getElementById('prompt').value = arguments[0]; document.getElementById('go').click();"

@@ -1,4 +1,4 @@
-"""The picture of the page for the README, with the embedded model: `python -m tests.serve.screenshot docs/studio.png`."""
+"""The README's picture of the page, with the embedded model: `python -m tests.serve.screenshot docs/studio.png`."""
 
 import sys
 import tempfile

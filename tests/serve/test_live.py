@@ -182,14 +182,14 @@ def test_a_slow_viewer_misses_chunks_and_is_told_how_many() -> None:
     async def play() -> list[Any]:
         viewer = Viewer()
         skipped = sum(viewer.put(Media(position, b"")) for position in range(8))
-        viewer.put({"type": "state"})
+        viewer.put("state")
         viewer.end()
         items = []
         while (item := await viewer.get()) is not None:
             items.append(item)
         return [skipped, *items]
 
-    assert asyncio.run(play()) == [6, Skipped(6), Media(6, b""), Media(7, b""), {"type": "state"}]
+    assert asyncio.run(play()) == [6, Skipped(6), Media(6, b""), Media(7, b""), "state"]
 
 
 def test_an_abandoned_session_stops_and_can_be_opened_again(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from einops import rearrange
 
 from heliograph.config import StartNoise
 from heliograph.engine.session import Session
+from heliograph.engine.threads import use_threads
 from heliograph.errors import UserError
 from heliograph.media.enlarge import enlarge
 from heliograph.media.latents import LatentsFile
@@ -32,6 +33,7 @@ class GenerateOptions:
     model: str
     device: str
     dtype: str
+    threads: int | None
     image: Path | None
     video: Path | None
     image_noise: tuple[float, float]
@@ -72,6 +74,7 @@ def run_generate(options: GenerateOptions) -> None:
         dtype=options.dtype,
         prompts=(*(cue.prompt for cue in prompts.cues), options.negative_prompt),
     )
+    use_threads(options.threads, pipeline.engine.num_threads)
     session = pipeline.session(
         prompts,
         image=options.image,

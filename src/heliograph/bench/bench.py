@@ -13,6 +13,7 @@ from heliograph.bench.report import Figures, Report
 from heliograph.bench.run import Run, in_turn, make_ours, timed
 from heliograph.bench.subject import Asked, Subject, random_subject, stored_subject
 from heliograph.bench.theirs import MakeTheirs
+from heliograph.engine.threads import use_threads
 from heliograph.errors import UserError
 from heliograph.media.target import write_whole
 from heliograph.pipeline import DTYPES
@@ -28,6 +29,7 @@ class BenchOptions:
     random_weights: str | None = None
     device: str = "auto"
     dtype: str = "auto"
+    threads: int | None = None
     against: str | None = None
     steps: tuple[int, ...] | None = None
     size: tuple[int, int] | None = None
@@ -46,6 +48,7 @@ def run_bench(options: BenchOptions, tell: Tell) -> Report:
     if options.chunks < 2 or options.rounds < 1:
         raise UserError(f"chunks={options.chunks}, rounds={options.rounds}; use 2 chunks and 1 round or more")
     subject = _subject(options)
+    use_threads(options.threads, subject.engine.num_threads)
     works: dict[str, Callable[[], Run]] = {
         "heliograph": partial(timed, make_ours, subject.transformer, subject, options.chunks)
     }

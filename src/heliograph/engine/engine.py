@@ -10,9 +10,10 @@ import torch
 from heliograph.checkpoint import ModelFolder, load_transformer, read_json, tensor_table
 from heliograph.config import MemoryConfig, SamplerConfig
 from heliograph.engine.offload import offload_blocks
-from heliograph.engine.placement import Plan
+from heliograph.engine.placement import LARGE_PARAMETERS, Plan
 from heliograph.engine.prompts import TextEmbeddings
 from heliograph.engine.quantise import load_int8_transformer
+from heliograph.linear_autoencoder import LinearAutoencoder
 from heliograph.model.denoiser import TransformerDenoiser
 from heliograph.presets import sampler_for
 from heliograph.request import chosen_sampler
@@ -31,7 +32,12 @@ _SAMPLES = 16
 
 @dataclass(frozen=True)
 class Engine:
-    """The parts of one model. Sessions share it; nothing in it belongs to a single video."""
+    """The parts of one model. Sessions share it; nothing in it belongs to a single video.
+
+    `pairs_guidance` runs the two branches of guidance as a batch of two: quicker for a small model on a CPU, where a
+    pass is many small calls, and of no use where one branch keeps the device busy. `num_threads` are those to run it
+    on where it runs on the CPU.
+    """
 
     denoiser: TransformerDenoiser
     texts: TextEmbeddings
@@ -42,6 +48,8 @@ class Engine:
     num_channels: int
     fingerprint: str
     device: torch.device
+    pairs_guidance: bool = False
+    num_threads: int | None = None
 
 
 def load_engine(folder: ModelFolder, plan: Plan, prompts: tuple[str, ...] = ()) -> Engine:
@@ -66,10 +74,11 @@ def load_engine(folder: ModelFolder, plan: Plan, prompts: tuple[str, ...] = ()) 
         transformer = load_transformer(folder, plan.dtype, plan.place)
     if plan.way in ("blocks offloaded", "blocks on disk"):
         offload_blocks(transformer, folder, plan)
-    if plan.device == "cpu":
-        transformer.run_lean()
+    is_lean = plan.device == "cpu" and transformer.run_lean()
     # The autoencoder runs in float32, as the reference does: its latents are what all later chunks remember.
     autoencoder = load_autoencoder(folder, torch.float32, device)
+    if isinstance(autoencoder, LinearAutoencoder):
+        autoencoder.run_lean()
     return Engine(
         denoiser=TransformerDenoiser(transformer, device),
         texts=texts,
@@ -80,6 +89,8 @@ def load_engine(folder: ModelFolder, plan: Plan, prompts: tuple[str, ...] = ()) 
         num_channels=int(folder.transformer_config.get("in_channels", 16)),
         fingerprint=fingerprint(folder),
         device=device,
+        num_threads=plan.num_threads,
+        pairs_guidance=is_lean and sum(p.numel() for p in transformer.parameters()) < LARGE_PARAMETERS,
     )
 
 

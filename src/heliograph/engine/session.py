@@ -111,10 +111,14 @@ class Session:
     def branches(self, tiers: Tiers, chunk: int) -> Branches:
         """What the chunk of this index is conditioned on, after the history in `tiers`."""
         context = self.engine.denoiser.context(tiers)
-        prompt = Condition(self._prompts.prompt(self.request.timeline.at(chunk)), context)
+        mix = self.request.timeline.at(chunk)
+        prompt = Condition(self._prompts.prompt(mix), context)
         if not self.request.sampler.guidance.is_on:
             return Branches(prompt)
-        return Branches(prompt, Condition(self._prompts.negative(self.request.negative_prompt), context))
+        words = self.request.negative_prompt
+        negative = Condition(self._prompts.negative(words), context)
+        both = Condition(self._prompts.both(mix, words), context) if self.engine.pairs_guidance else None
+        return Branches(prompt, negative, both)
 
 
 def resume(engine: Engine, path: str | Path) -> Session:

@@ -42,12 +42,9 @@ class TransformerDenoiser:
         """Run `transformer` on `device`, which differs from where its weights are while blocks wait elsewhere."""
         self.transformer = transformer
         self.device = device or transformer.device
+        # What latents are cast to at the transformer's border; asking a library's model for it walks all its modules.
+        self.dtype: torch.dtype = transformer.dtype
         self._memo = Memo()
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The dtype that latents are cast to at the transformer's border."""
-        return self.transformer.dtype
 
     def prompt(self, embedding: Float[Tensor, "b l d_text"]) -> Prompt:
         """A prompt ready to be denoised under; its text keys are made once, on the first step."""

@@ -17,7 +17,7 @@ import click
 from heliograph.bench.verb import bench
 from heliograph.errors import UserError
 from heliograph.evaluate.verb import evaluate
-from heliograph.options import CONTEXT, Range, Steps, model_options
+from heliograph.options import CONTEXT, Range, Steps, model_options, speed_options
 from heliograph.serve.verb import serve
 from heliograph.train_cli import prepare, train
 
@@ -34,6 +34,7 @@ def app() -> None:
 @app.command(context_settings=CONTEXT)
 @click.argument("prompt", required=False)
 @model_options
+@speed_options
 @click.option("--timeline", type=click.Path(path_type=Path), help="File with a prompt schedule, instead of PROMPT.")
 @click.option("--image", type=click.Path(path_type=Path), help="Start from this picture.")
 @click.option("--video", type=click.Path(path_type=Path), help="Go on from this clip.")
@@ -60,6 +61,7 @@ def app() -> None:
 @click.option("--first-chunk-steps", type=Steps(), help="Steps for the first chunk.  [distilled models: twice --steps]")
 @click.option("--guidance-scale", type=float, help="Weight of the prompt; 1 turns guidance off.")
 @click.option("--negative-prompt", default="", help="What to avoid; counts only with guidance.")
+@click.option("--match-chunks", is_flag=True, help="Lead the colours of each chunk in from the one before: no jumps.")
 @click.option("--output", "-o", type=click.Path(path_type=Path), help=".mp4, .gif, .png (contact sheet) or .npy.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing output file.")
 @click.option("--enlarge", type=click.IntRange(1, 8), default=1, help="Write frames this many times as large.")

@@ -9,16 +9,21 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from heliograph.kernels.onednn import has_fast_bfloat16, linear, linear_silu
+from heliograph.linear_autoencoder import LinearAutoencoder, from_patches
+from heliograph.shapes import FRAME_STRIDE
 
 
 class LeanDecoder:
-    """The frames of a chunk of latents, from the weights of a `LinearAutoencoder` on a CPU."""
+    """Decodes what a `LinearAutoencoder` on a CPU has encoded, for showing: no gradients."""
 
-    def __init__(self, network: nn.Module, basis: Tensor, mean: Tensor) -> None:
-        """`network` is a `CellDecoder`; `basis` `[c, n]` and `mean` `[n]` are those of the code."""
+    def __init__(self, autoencoder: LinearAutoencoder) -> None:
+        """Of an autoencoder that has a network; its weights are copied."""
+        network = autoencoder.decoder
+        assert network is not None, "without a network the autoencoder's own decode is as fast"
+        self._autoencoder = autoencoder
         kind = torch.bfloat16 if has_fast_bfloat16() else torch.float32
         convs = {name: network.get_submodule(name) for name in ("linear", "enter", "middle", "leave")}
         weights = {name: _rows(conv.get_parameter("weight")).to(kind) for name, conv in convs.items()}
@@ -26,12 +31,17 @@ class LeanDecoder:
         # Both read the same cells: one product.
         self._first = torch.cat([weights["linear"], weights["enter"]]), torch.cat([bias["linear"], bias["enter"]])
         self._middle, self._leave = (weights["middle"], bias["middle"]), weights["leave"]
-        self._basis, self._mean, self._kind = basis, mean, kind
+        self._basis, self._mean, self._kind = autoencoder.basis.detach(), autoencoder.mean.detach(), kind
 
-    def patches(self, z: Float[Tensor, "b c t h w"], normalised: Float[Tensor, "b c t h w"]) -> Tensor:
-        """The pixels of each cell, `[b, t, h, w, n]` float32, for latents and the same latents normalised."""
+    @torch.no_grad()
+    def decode(self, z: Float[Tensor, "b c t h w"], /) -> Float[Tensor, "b 3 f h8 w8"]:
+        """The 1 + 4·(t − 1) frames of a chunk's latents, in [-1, 1]."""
+        return from_patches(self._patches(z))[:, :, FRAME_STRIDE - 1 :].clamp(-1, 1)
+
+    def _patches(self, z: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b t h w n"]:
+        """The pixels of each cell."""
         b, _, t, h, w = z.shape
-        cells = rearrange(_with_neighbours(normalised.to(self._kind)), "b c t h w -> (b t) h w c")
+        cells = rearrange(_with_neighbours(self._autoencoder.normalised(z).to(self._kind)), "b c t h w -> (b t) h w c")
         both = linear(_around(cells), *self._first)
         base, hidden = both.split([self._leave.shape[0], self._leave.shape[1]], dim=-1)
         hidden = F.silu(hidden)

@@ -20,7 +20,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from heliograph.autoencoder import Decoded, Encoded
-from heliograph.lean_decoder import LeanDecoder
 from heliograph.shapes import FRAME_STRIDE, LATENT_STRIDE
 
 PATCH_VALUES = FRAME_STRIDE * 3 * LATENT_STRIDE**2
@@ -84,12 +83,6 @@ class LinearAutoencoder(ModelMixin, ConfigMixin):
         self.mean = nn.Parameter(torch.zeros(PATCH_VALUES), requires_grad=False)
         self.basis = nn.Parameter(torch.eye(PATCH_VALUES)[:z_dim].clone(), requires_grad=False)
         self.decoder = CellDecoder(z_dim, decoder_dim) if decoder_dim else None
-        self.lean: LeanDecoder | None = None
-
-    def run_lean(self) -> None:
-        """Decode by `lean_decoder.py` from now on; for an autoencoder on a CPU that is not trained any more."""
-        if self.decoder is not None and self.device.type == "cpu":
-            self.lean = LeanDecoder(self.decoder, self.basis.detach(), self.mean.detach())
 
     def encode(self, x: Float[Tensor, "b 3 f h w"], /) -> Encoded:
         """Latents of a clip of 1 + 4·n frames in [-1, 1]; the distribution has no width."""
@@ -103,8 +96,6 @@ class LinearAutoencoder(ModelMixin, ConfigMixin):
 
     def reconstruct(self, z: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b 3 f h8 w8"]:
         """Four frames for every latent frame, not clamped: what the decoder is trained on."""
-        if self.lean is not None and not torch.is_grad_enabled():
-            return from_patches(self.lean.patches(z, self.normalised(z)))
         patches = rearrange(z, "b c t h w -> b t h w c") @ self.basis + self.mean
         if self.decoder is not None:
             patches = patches + self.decoder(self.normalised(z))

@@ -18,12 +18,13 @@ from PIL import Image
 from torch import Tensor
 
 from heliograph.checkpoint import ModelFolder, open_model
-from heliograph.config import StartNoise
+from heliograph.config import EXACT, SpeedConfig, StartNoise
 from heliograph.engine.engine import Engine, load_engine, native_size
 from heliograph.engine.machine import this_machine
 from heliograph.engine.needs import needs_of, workload_of
+from heliograph.engine.pictures import Chunk
 from heliograph.engine.placement import Plan, choose, choose_rounded, plans_for
-from heliograph.engine.session import Chunk, Session, resume
+from heliograph.engine.session import Session, chunks_of, resume
 from heliograph.errors import UserError
 from heliograph.media.frames import Fit, fill, read_first_frame, read_image, read_video
 from heliograph.media.sink import open_sink
@@ -54,7 +55,8 @@ class Choices(TypedDict, total=False):
     `image` or `video` (not both) start it from a picture or a clip: a path, or RGB bytes; `start_noise` then trades
     identity for motion. `height` and `width` are pixels; the default is the size the model was trained at. `steps` are
     sampling steps on each pyramid level, `first_chunk_steps` those of the first chunk. `guidance_scale` 1 turns
-    guidance off; `negative_prompt` counts only where it is on.
+    guidance off; `negative_prompt` counts only where it is on. `match_chunks` leads the coarse colours of each chunk in
+    from the end of the one before, against jumps between chunks.
     """
 
     image: Picture | None
@@ -67,6 +69,7 @@ class Choices(TypedDict, total=False):
     guidance_scale: float | None
     negative_prompt: str
     start_noise: StartNoise
+    match_chunks: bool
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,13 @@ class HeliosPipeline:
 
     @classmethod
     def from_pretrained(
-        cls, model: str | Path = "tiny", *, device: str = "auto", dtype: str = "auto", prompts: tuple[str, ...] = ()
+        cls,
+        model: str | Path = "tiny",
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        prompts: tuple[str, ...] = (),
+        speed: SpeedConfig = EXACT,
     ) -> "HeliosPipeline":
         """Load a model, in the way of running that fits this machine best (`heliograph doctor` explains it).
 
@@ -106,6 +115,7 @@ class HeliosPipeline:
             dtype: `auto`, `float32`, `bfloat16` or `float16`; `int8` rounds the transformer's matrices to 8 bits.
             prompts: prompts that will be used, the negative one included. Where the text encoder does not fit beside
                 the transformer they are encoded first; any other prompt then loads the text encoder again.
+            speed: how the machine is used, and what is approximated; `FAST` is every approximation.
 
         Raises:
             CheckpointError: the model is not found, incomplete, damaged or of another architecture.
@@ -114,7 +124,7 @@ class HeliosPipeline:
         folder = open_model(str(model))
         if folder.is_random:
             logger.warning("%s has random weights: it was never trained, and what it makes is noise", model)
-        return cls(load_engine(folder, choose_plan(folder, device, dtype), prompts), folder)
+        return cls(load_engine(folder, choose_plan(folder, device, dtype), prompts, speed), folder)
 
     @property
     def is_random(self) -> bool:
@@ -138,14 +148,12 @@ class HeliosPipeline:
         """
         length = video_length(seconds, num_frames)
         session = self.session(prompt, **choices)
-        chunks = [session.next_chunk().frames for _ in range(chunks_for(length))]
+        chunks = [chunk.frames for chunk in chunks_of(session, chunks_for(length))]
         return Video(np.concatenate(chunks)[:length], FPS)
 
     def stream(self, prompt: str | PromptTimeline, **choices: Unpack[Choices]) -> Iterator[Chunk]:
         """Chunk after chunk of 33 frames, for ever, in memory that does not grow."""
-        session = self.session(prompt, **choices)
-        while True:
-            yield session.next_chunk()
+        yield from chunks_of(self.session(prompt, **choices))
 
     def session(self, prompt: str | PromptTimeline, **choices: Unpack[Choices]) -> Session:
         """A video that is made chunk by chunk and can be steered, saved and forked between them.
@@ -177,7 +185,8 @@ class HeliosPipeline:
         )
         height = choices.get("height") or self.engine.size[0]
         width = choices.get("width") or self.engine.size[1]
-        request = Request(timeline, choices.get("negative_prompt", ""), height, width, seed, sampler)
+        matches = choices.get("match_chunks", False)
+        request = Request(timeline, choices.get("negative_prompt", ""), height, width, seed, sampler, matches)
         make_sampler(sampler, 0, height // LATENT_STRIDE, width // LATENT_STRIDE)  # refuses a size with no schedule
         return request
 

@@ -15,7 +15,11 @@ from heliograph.timeline import Cue, PromptTimeline
 
 @dataclass(frozen=True)
 class Request:
-    """One video: its prompts, its size in pixels, its seed and how it is sampled."""
+    """One video: its prompts, its size in pixels, its seed and how it is sampled.
+
+    `matches_chunks` leads the coarse colours of each chunk in from the end of the one before; it changes what is shown,
+    not what the model remembers.
+    """
 
     timeline: PromptTimeline
     negative_prompt: str
@@ -23,6 +27,7 @@ class Request:
     width: int
     seed: int
     sampler: SamplerConfig
+    matches_chunks: bool = False
 
     def __post_init__(self) -> None:
         check_size(self.height, self.width, self.sampler.schedule.num_levels)
@@ -59,6 +64,7 @@ class Request:
                     guidance=Guidance(**sampler["guidance"]),
                     block_noise=sampler["block_noise"],
                 ),
+                matches_chunks=bool(values.get("matches_chunks", False)),  # requests stored before it was there
             )
         except (KeyError, TypeError, ValueError) as error:
             reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"

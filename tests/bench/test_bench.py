@@ -15,10 +15,9 @@ from heliograph.bench.clock import MemoryWatch, PartClock, Spread
 from heliograph.bench.report import Figures
 from heliograph.bench.run import ChunkTime, Run, Watch, in_turn, make_ours, timed
 from heliograph.bench.subject import Asked, Subject, random_subject, stored_subject
-from heliograph.bench.theirs import MakeTheirs, their_autoencoder
+from heliograph.bench.theirs import MakeTheirs
 from heliograph.checkpoint import find_model
 from heliograph.errors import UserError
-from heliograph.linear_autoencoder import LinearAutoencoder
 
 CPU = torch.device("cpu")
 
@@ -85,14 +84,6 @@ def test_guidance_is_weighed_by_both_engines(tiny_model: Path) -> None:
     assert subject.sampler.guidance.is_on and subject.engine.pairs_guidance
     assert timed(make_ours, subject.transformer, subject, 2).num_calls == 2 * (1 + 1 + 1)
     assert timed(theirs, theirs.transformer, subject, 2).num_calls == 2 * 2 * (3 + 1 + 1)
-
-
-def test_their_autoencoder_is_the_published_modules_over_the_same_tensors(tiny_model: Path) -> None:
-    subject = stored_subject(str(tiny_model), "cpu", "float32", Asked((1, 1, 1)))
-    ours, theirs = subject.engine.codec.autoencoder, their_autoencoder(subject)
-    assert isinstance(ours, LinearAutoencoder) and isinstance(theirs, LinearAutoencoder)
-    assert ours.lean is not None and theirs.lean is None
-    assert theirs.basis is ours.basis and theirs.decoder is ours.decoder
 
 
 @pytest.mark.parametrize("key", ["base_shift", "max_shift", "base_image_seq_len", "max_image_seq_len"])

@@ -213,8 +213,9 @@ def test_the_verb_says_where_the_report_is(clips: Path, first: tuple[dict, str, 
     [
         (("missing",), "there is no folder missing"),
         ((".",), "holds no video"),
-        (("a", "b", "c"), "3 folders were given"),
-        ((".", "."), "was given twice"),
+        (tuple("abcdefg"), "7 folders were given"),
+        ((), "0 folders were given"),
+        ((".", "."), "given twice"),
     ],
 )
 def test_mistakes_are_answered_with_one_line(

@@ -4,7 +4,6 @@ It has no streaming: frames reach the caller when the whole video is done, and a
 examples do. The text is given as an embedding to both, so the text encoder is in neither figure.
 """
 
-import copy
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from accelerate import init_empty_weights
 
 from heliograph.bench.run import Watch
 from heliograph.bench.subject import Subject
-from heliograph.linear_autoencoder import LinearAutoencoder
 from heliograph.media.sink import open_sink
 from heliograph.shapes import CHUNK_FRAMES, FPS, FRAME_STRIDE, LATENT_STRIDE
 from heliograph.vae import Autoencoder
@@ -92,20 +90,10 @@ def their_pipeline(subject: Subject, transformer: torch.nn.Module) -> Any:
     return pipeline
 
 
-def their_autoencoder(subject: Subject) -> Autoencoder:
-    """The modules of our autoencoder as published, over the same tensors: without the faster decode that we make of
-    them, which a pipeline that calls `decode` would not have."""
-    plain = copy.copy(subject.engine.codec.autoencoder)
-    if isinstance(plain, LinearAutoencoder):
-        plain.lean = None
-    return plain
-
-
 class MakeTheirs:
     """Makes chunks with their pipeline."""
 
     def __init__(self, subject: Subject) -> None:
-        self._autoencoder = their_autoencoder(subject)
         self.transformer = their_transformer(subject)
         self._pipeline = their_pipeline(subject, self.transformer)
         self._steps = _steps(subject)
@@ -117,7 +105,7 @@ class MakeTheirs:
 
     def __call__(self, subject: Subject, num_chunks: int, watch: Watch, file: Path) -> None:
         """As the examples of its documentation: the whole video, then the file."""
-        self._pipeline.vae = WatchedAutoencoder(self._autoencoder, watch)
+        self._pipeline.vae = WatchedAutoencoder(subject.engine.codec.autoencoder, watch)
         frames = self._pipeline(
             **self._texts,
             height=subject.height,

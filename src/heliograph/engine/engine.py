@@ -3,17 +3,19 @@
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
 
-from heliograph.checkpoint import ModelFolder, load_transformer, read_json, tensor_table
-from heliograph.config import MemoryConfig, SamplerConfig
-from heliograph.engine.offload import offload_blocks
+from heliograph.checkpoint import ModelFolder, read_json, tensor_table
+from heliograph.config import EXACT, MemoryConfig, SamplerConfig, SpeedConfig
+from heliograph.engine.decoders import choose_decoder
+from heliograph.engine.machine import free_bytes
+from heliograph.engine.pictures import Pictures
 from heliograph.engine.placement import LARGE_PARAMETERS, Plan
 from heliograph.engine.prompts import TextEmbeddings
-from heliograph.engine.quantise import load_int8_transformer
-from heliograph.linear_autoencoder import LinearAutoencoder
+from heliograph.engine.tuning import device_for_vae, resolved, tuned_denoiser, tuned_transformer
 from heliograph.model.denoiser import TransformerDenoiser
 from heliograph.presets import sampler_for
 from heliograph.request import chosen_sampler
@@ -36,7 +38,8 @@ class Engine:
 
     `pairs_guidance` runs the two branches of guidance as a batch of two: quicker for a small model on a CPU, where a
     pass is many small calls, and of no use where one branch keeps the device busy. `num_threads` are those to run it
-    on where it runs on the CPU.
+    on where it runs on the CPU. `approximations` are what was
+    given up for speed, in words.
     """
 
     denoiser: TransformerDenoiser
@@ -50,47 +53,52 @@ class Engine:
     device: torch.device
     pairs_guidance: bool = False
     num_threads: int | None = None
+    approximations: tuple[str, ...] = ()
+
+    @cached_property
+    def pictures(self) -> Pictures:
+        """From latents to frames on the host."""
+        return Pictures(self.codec)
 
 
-def load_engine(folder: ModelFolder, plan: Plan, prompts: tuple[str, ...] = ()) -> Engine:
+def load_engine(folder: ModelFolder, plan: Plan, prompts: tuple[str, ...] = (), speed: SpeedConfig = EXACT) -> Engine:
     """Load every part of a model folder, the way that the plan says.
 
     Args:
         folder: the model.
         plan: where its parts go; one of `engine.placement.plans_for`.
         prompts: where the text encoder cannot stay, these are encoded before the transformer is loaded.
+        speed: how the machine is used, and what is approximated.
 
     Raises:
         CheckpointError: a part is missing, damaged, or not what its configuration says.
+        UserError: what `speed` asks for is not there, or not possible in this way of running.
     """
     device = torch.device(plan.device)
     text_device = torch.device(plan.text_device)
     stays = plan.way in ("whole", "text encoder offloaded")
     texts = TextEmbeddings(lambda: load_text_encoder(folder, plan.dtype, text_device), stays=stays)
     texts.encode(prompts)
-    if plan.way == "int8 weights":
-        transformer = load_int8_transformer(folder, plan)
-    else:
-        transformer = load_transformer(folder, plan.dtype, plan.place)
-    if plan.way in ("blocks offloaded", "blocks on disk"):
-        offload_blocks(transformer, folder, plan)
-    is_lean = plan.device == "cpu" and transformer.run_lean()
+    speed = resolved(speed, plan)
+    transformer = tuned_transformer(folder, plan, speed)
+    size = native_size(folder.path)
     # The autoencoder runs in float32, as the reference does: its latents are what all later chunks remember.
-    autoencoder = load_autoencoder(folder, torch.float32, device)
-    if isinstance(autoencoder, LinearAutoencoder):
-        autoencoder.run_lean()
+    autoencoder = load_autoencoder(folder, torch.float32, device_for_vae(speed.vae_device, device))
+    codec = LatentCodec(autoencoder, choose_decoder(autoencoder, size, free_bytes, speed.decoder))
     return Engine(
-        denoiser=TransformerDenoiser(transformer, device),
+        denoiser=tuned_denoiser(transformer, plan, speed),
         texts=texts,
-        codec=LatentCodec(autoencoder),
+        codec=codec,
         sampler=native_sampler(folder),
         memory=MemoryConfig(),
-        size=native_size(folder.path),
+        size=size,
         num_channels=int(folder.transformer_config.get("in_channels", 16)),
         fingerprint=fingerprint(folder),
         device=device,
         num_threads=plan.num_threads,
-        pairs_guidance=is_lean and sum(p.numel() for p in transformer.parameters()) < LARGE_PARAMETERS,
+        pairs_guidance=transformer.lean is not None
+        and sum(p.numel() for p in transformer.parameters()) < LARGE_PARAMETERS,
+        approximations=speed.approximations,
     )
 
 

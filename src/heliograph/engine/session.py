@@ -1,35 +1,30 @@
 """A live, steerable rollout: chunk after chunk, with prompts that may change between chunks; saved, resumed, forked."""
 
-from dataclasses import dataclass, replace
+import itertools
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from torch import Tensor
 
 from heliograph.engine.engine import Engine
+from heliograph.engine.pictures import Chunk, PendingChunk
 from heliograph.engine.prompts import PromptBook
 from heliograph.engine.state import SessionState, read_state, write_state
 from heliograph.errors import StateError
+from heliograph.matching import Fields, fields, lead_in
 from heliograph.memory import History, Tiers
 from heliograph.model.denoiser import Condition
 from heliograph.request import Request, chosen_sampler
 from heliograph.rollout import StepReport, Turn, next_turn
 from heliograph.sample import Branches
 from heliograph.seeds import RequestSeeds
+from heliograph.shapes import CHUNK_LATENTS
 from heliograph.text import check_prompt
 from heliograph.timeline import require_text
-from heliograph.vae import to_uint8
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """One turn of the model: 33 frames, and the float32 latents they were decoded from, on the model's device."""
-
-    index: int
-    frames: UInt8[np.ndarray, "33 h w 3"]
-    latents: Float[Tensor, "1 c 9 h2 w2"]
 
 
 class Session:
@@ -44,6 +39,7 @@ class Session:
         self.on_step: StepReport | None = None
         self._prompts = PromptBook(engine.texts, engine.denoiser)
         self.seeds = RequestSeeds(request.seed, engine.device, request.sampler.block_noise)
+        self._shown: tuple[int, Fields] | None = None  # the chunk decoded last, and how its last frame looks
 
     @property
     def num_chunks(self) -> int:
@@ -52,9 +48,31 @@ class Session:
 
     def next_chunk(self) -> Chunk:
         """Make and decode the next chunk."""
-        turn = self.next_turn()
-        frames = to_uint8(self.engine.codec.decode_chunk(turn.latents))[0].cpu().numpy()
-        return Chunk(turn.index, frames, turn.latents)
+        return self.begin_chunk().wait()
+
+    def begin_chunk(self) -> PendingChunk:
+        """Give all work for the next chunk to the device, which may still be busy with the chunk before."""
+        before = self.history
+        return self.begin_decoding(self.next_turn().latents, before)
+
+    def begin_decoding(self, latents: Float[Tensor, "1 c 9 h w"], before: History) -> PendingChunk:
+        """Decode the chunk that follows `before`, matched to the one before it where that is asked for."""
+
+        def matched(frames: Float[Tensor, "1 3 33 h2 w2"]) -> Float[Tensor, "1 3 33 h2 w2"]:
+            led = lead_in(frames, self._last_look(before)) if before.num_chunks else frames
+            self._shown = before.num_chunks, fields(led[:, :, -1])
+            return led
+
+        return self.engine.pictures.begin(before.num_chunks, latents, matched if self.request.matches_chunks else None)
+
+    def _last_look(self, before: History) -> Fields:
+        """How the last frame before a chunk looks. A session that was resumed or forked decodes that chunk again.
+
+        The last frame of a chunk is never changed, so that both ways give the same.
+        """
+        if self._shown is not None and self._shown[0] == before.num_chunks - 1:
+            return self._shown[1]
+        return fields(self.engine.codec.decode_chunk(before.latents[:, :, -CHUNK_LATENTS:])[:, :, -1])
 
     @torch.no_grad()
     def next_turn(self) -> Turn:
@@ -119,6 +137,27 @@ class Session:
         negative = Condition(self._prompts.negative(words), context)
         both = Condition(self._prompts.both(mix, words), context) if self.engine.pairs_guidance else None
         return Branches(prompt, negative, both)
+
+
+def chunks_of(session: Session, count: int | None = None) -> Iterator[Chunk]:
+    """The next `count` chunks, or chunk after chunk for ever, for whoever will not change the session on the way.
+
+    The work for a chunk begins before the frames of the chunk before are waited for: a device that works by itself then
+    never waits for the host, and a CPU decodes on one core while it samples on another. There the first frames are
+    waited for at once, for they would come late.
+    """
+    begun: deque[PendingChunk] = deque()
+    for number in itertools.count() if count is None else range(count):
+        begun.append(session.begin_chunk())
+        if len(begun) > (1 if number or works_ahead(session.engine.device) else 0):
+            yield begun.popleft().wait()
+    while begun:
+        yield begun.popleft().wait()
+
+
+def works_ahead(device: torch.device) -> bool:
+    """Whether the device takes work while it is busy; a CPU samples at once."""
+    return device.type == "cuda"
 
 
 def resume(engine: Engine, path: str | Path) -> Session:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from heliograph.evaluate.described import Described
 from heliograph.evaluate.drift import drift
 from heliograph.evaluate.metrics.change import MEAN
 from heliograph.evaluate.metrics.cuts import find_cuts
@@ -27,25 +28,16 @@ OverTime = Float[np.ndarray, "n"]
 
 
 @dataclass(frozen=True)
-class Metric:
-    """A number for a whole video.
+class Metric(Described):
+    """A number for a whole video that needs no weights and no knowledge of what was asked for.
 
     Attributes:
-        name, unit: as the report shows them.
-        group: metrics that are read together.
-        better: "low", "high", or "" where neither is good in itself.
-        meaning: one sentence for the reader of a report.
         needs: names of the series it is computed from.
         min_frames: fewest frames of a video that has it.
         score: the number, from the series and the frames of a chunk. A ValueError says why a video has none.
         curve: the metric over time, where there is one to show.
     """
 
-    name: str
-    unit: str
-    group: str
-    better: str
-    meaning: str
     needs: tuple[str, ...]
     min_frames: int
     score: Callable[[Read, int], float]

@@ -4,35 +4,22 @@ import base64
 import io
 from collections.abc import Iterator
 from html import escape
-from itertools import groupby
 from pathlib import Path
 
 from PIL import Image
 
 from heliograph.errors import MediaError
-from heliograph.evaluate.catalogue import METRICS, Metric
 from heliograph.evaluate.heliosbench import SIGNED_MOTION, Quirk, Rated, needed
-from heliograph.evaluate.plots import COLOURS, curve_plot, number, spread_plot
+from heliograph.evaluate.page_scores import as_sets, curves, many, scores
+from heliograph.evaluate.plots import COLOURS, number
 from heliograph.evaluate.report import Report
-from heliograph.evaluate.statistics import Interval
-from heliograph.evaluate.summary import Compared, Folder, Worst, heliosbench, reasons, worst_clips
+from heliograph.evaluate.summary import Folder, Worst, heliosbench, worst_clips
 from heliograph.evaluate.videos import pieces
 from heliograph.media.stills import FrameSampler, contact_sheet
 from heliograph.media.target import write_whole
 
 SHEET_FRAMES, SHEET_COLUMNS = 8, 4
 """Pictures on the contact sheet of a clip."""
-
-GROUPS = {
-    "motion": "Motion",
-    "faults": "Faults over time",
-    "picture": "Picture",
-    "drift": "Drift from the first 15 % to the last",
-    "seams": "Seams between chunks",
-}
-"""Headings of the table of scores."""
-
-ARROWS = {"low": "↓ low is good", "high": "↑ high is good", "": ""}
 
 STYLE = """
 :root { color-scheme: light; }
@@ -45,7 +32,7 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: 5px 14px 5px 0; border-bottom: 1px solid #e4e4de; vertical-align: top; }
 th { font-weight: 600; } tr.group th { padding-top: 18px; border-bottom: 2px solid #c9c9c2; }
 td small { display: block; max-width: 52ch; line-height: 1.35; } td.num { white-space: nowrap; }
-td.what { min-width: 250px; } td.num svg { margin-top: 2px; }
+td.what { min-width: 250px; } tr.main td { background: #f1f1ec; } td.num svg { margin-top: 2px; }
 .grid { display: flex; flex-wrap: wrap; gap: 20px; } .grid figure { margin: 0; }
 svg { display: block; } svg text { font: 11px system-ui, sans-serif; fill: #5b6068; }
 .clip { margin: 18px 0 30px; } .clip img { max-width: 100%; display: block; border: 1px solid #e4e4de; }
@@ -64,8 +51,9 @@ def page(report: Report) -> str:
     body = "".join(
         [
             f"<h1>Evaluation of {title}</h1>{_counts(report)}",
-            f"<h2>Scores</h2>{_scores(report)}",
-            f"<h2>Over time</h2>{_curves(report)}",
+            f"<h2>Scores</h2>{scores(report)}",
+            as_sets(report),
+            f"<h2>Over time</h2>{curves(report)}",
             *(f"<h2>HeliosBench{_of(report, folder)}</h2>{_bench(folder)}" for folder in report.folders),
             *(f"<h2>Clips, worst first{_of(report, folder)}</h2>{_clips(folder)}" for folder in report.folders),
             _refused(report),
@@ -86,86 +74,13 @@ def _counts(report: Report) -> str:
         seconds = sum(shape.num_frames / shape.fps for shape in shapes)
         sizes = sorted({f"{shape.width}×{shape.height}" for shape in shapes})
         unsteady = sum(not shape.is_steady for shape in shapes)
-        line = f"{escape(folder.name)}: {_many(len(folder.videos), 'video')}, {seconds:.1f} s, {', '.join(sizes)}"
+        line = f"{escape(folder.name)}: {many(len(folder.videos), 'video')}, {seconds:.1f} s, {', '.join(sizes)}"
         line += (
-            f"; {_many(unsteady, 'video')} of variable frame rate, looked at as shown at 24 frames/s"
-            if unsteady
-            else ""
+            f"; {many(unsteady, 'video')} of variable frame rate, looked at as shown at 24 frames/s" if unsteady else ""
         )
-        line += f"; {_many(len(folder.refused), 'video')} could not be read" if folder.refused else ""
+        line += f"; {many(len(folder.refused), 'video')} could not be read" if folder.refused else ""
         lines.append(f'<div><span class="key" style="background:{colour}"></span>{line}</div>')
     return "".join(lines)
-
-
-# Scores
-
-
-def _scores(report: Report) -> str:
-    compared = {one.metric.name: one for one in report.comparison}
-    heads = "".join(f"<th>{escape(folder.name)}</th>" for folder in report.folders)
-    heads += "<th>difference</th><th>p</th>" if compared else ""
-    rows = []
-    for group, metrics in groupby(METRICS, lambda metric: metric.group):
-        rows.append(f'<tr class="group"><th>{GROUPS[group]}</th>{heads}</tr>')
-        rows += [_score_row(metric, report, compared.get(metric.name), is_pair=bool(compared)) for metric in metrics]
-    note = (
-        "<p>Means over videos, each a dot; in brackets the middle 95 % of their bootstrap, which says little for fewer "
-    )
-    note += "than about ten videos.</p>"
-    if compared:
-        num = max(one.test.difference.num for one in report.comparison)
-        note += (
-            f"<p>Differences are second minus first over {_many(num, 'pair')} of the same prompt. p is of a sign-flip "
-            "permutation test and, in brackets, made fit for testing so many metrics at once (Holm): judge by that.</p>"
-        )
-    elif len(report.folders) == 2:
-        note += "<p>The folders share no video of the same name or HeliosBench id, so nothing can be paired.</p>"
-    return f'{note}<div class="scroll"><table>{"".join(rows)}</table></div>'
-
-
-def _score_row(metric: Metric, report: Report, compared: Compared | None, *, is_pair: bool) -> str:
-    every = [value for folder in report.folders for value in folder.values(metric.name)]
-    cells = []
-    for folder, colour in zip(report.folders, COLOURS, strict=False):
-        mean = folder.mean(metric.name)
-        if mean is None:
-            why = "; ".join(f"{escape(reason)}" for reason in reasons(folder, metric.name))
-            cells.append(f"<td>not measured<small>{why}</small></td>")
-            continue
-        values = folder.values(metric.name)
-        plot = spread_plot(values, mean, min(every), max(every), colour)
-        left_out = len(folder.videos) - len(values)
-        few = f"<small>{left_out} not measured</small>" if left_out else ""
-        cells.append(f'<td class="num">{_interval(mean)}{few}{plot}</td>')
-    if compared is not None:
-        p = "" if compared.test.p is None else f"{number(compared.test.p)} ({number(compared.p_together or 0.0)})"
-        cells.append(f'<td class="num">{_interval(compared.test.difference)}</td><td class="num">{p}</td>')
-    elif is_pair:
-        cells.append("<td></td><td></td>")
-    unit = f" <small style='display:inline'>{escape(metric.unit)} {ARROWS[metric.better]}</small>"
-    return f'<tr><td class="what">{metric.name}{unit}<small>{escape(metric.meaning)}</small></td>{"".join(cells)}</tr>'
-
-
-def _interval(found: Interval) -> str:
-    if found.low is None or found.high is None:
-        return number(found.mean)
-    return f"{number(found.mean)} [{number(found.low)}, {number(found.high)}]"
-
-
-def _curves(report: Report) -> str:
-    """One plot for each metric that has curves."""
-    plots = []
-    for metric in METRICS:
-        groups = [
-            [score.curve for one in folder.videos if (score := one.scored.scores.get(metric.name)) and score.curve]
-            for folder in report.folders
-        ]
-        if any(groups):
-            unit = f", {escape(metric.unit)}" if metric.unit else ""
-            plot = curve_plot(metric.name, groups)
-            plots.append(f"<figure>{plot}<figcaption>{metric.name}{unit}</figcaption></figure>")
-    note = "<p>From the beginning of each video to its end: thin lines are videos, thick ones their mean.</p>"
-    return f'{note}<div class="grid">{"".join(plots)}</div>'
 
 
 # HeliosBench
@@ -180,7 +95,7 @@ def _bench(folder: Folder) -> str:
     heads = "<th>metric</th><th>raw</th><th>rating</th><th>corrected raw</th><th>rating</th><th>weight</th>"
     return (
         f"<p>Rules for long videos. {reference.weight:.0%} of the weight is measured; the rest needs networks whose "
-        f"weights are not here. Total by the reference's script: {shipped} (what is missing counts nothing). "
+        f"weights were not given. Total by the reference's script: {shipped} (what is missing counts nothing). "
         f"Corrected total: {total}.</p>"
         f'<div class="scroll"><table><tr>{heads}</tr>{rows}</table></div>'
         f"<details><summary>What the corrected form puts right</summary><ul>{quirks}</ul></details>"
@@ -256,12 +171,24 @@ def _facts(report: Report) -> str:
 def _settings(report: Report) -> Iterator[tuple[str, str]]:
     yield "frames between chunk borders", str(report.settings.chunk_frames)
     yield "prompts", report.settings.prompts or "beside the videos"
+    for title in dict.fromkeys(report.settings.networks.values()):
+        names = [name for name, network in report.settings.networks.items() if network == title]
+        yield ", ".join(names), title
+    for folder in report.folders:
+        if folder.made is not None:
+            made = folder.made.settings
+            yield f"{folder.name} was made by", f"{made.get('model')} ({made.get('fingerprint', '')[:12]})"
+            yield (
+                f"{folder.name}: settings",
+                ", ".join(f"{name} {made[name]}" for name in ("seed", "match_chunks", "dtype", "size") if name in made),
+            )
+            sampler = made.get("sampler", {})
+            yield (
+                f"{folder.name}: sampling",
+                ", ".join(f"{name} {sampler[name]}" for name in ("steps", "guidance") if name in sampler),
+            )
     yield from report.facts.items()
 
 
 def _of(report: Report, folder: Folder) -> str:
     return f" · {escape(folder.name)}" if len(report.folders) > 1 else ""
-
-
-def _many(num: int, noun: str) -> str:
-    return f"{num} {noun}" if num == 1 else f"{num} {noun}s"

@@ -3,15 +3,21 @@
 import math
 from collections.abc import Sequence
 
-from heliograph.evaluate.statistics import Interval
+import numpy as np
+from jaxtyping import Float
 
-COLOURS = ("#1f5fa8", "#c2571a")
-"""Of the first and the second folder."""
+from heliograph.evaluate.statistics import SEED, Interval
+
+COLOURS = ("#1f5fa8", "#c2571a", "#3f7d3a", "#8a3a8f", "#8a6d1a", "#4a4f57")
+"""Of the folders, in their order."""
 
 STRIP_WIDTH, STRIP_HEIGHT, STRIP_MARGIN = 190, 22, 6
 CURVE_WIDTH, CURVE_HEIGHT = 330, 170
 LEFT, RIGHT, TOP, BOTTOM = 48, 8, 8, 22
 """Margins of a plot over time, in which its numbers stand."""
+
+BAND_RESAMPLES = 400
+"""Bootstrap samples of a band."""
 
 MOST_LINES = 60
 """Videos that are drawn one by one; the mean is always of all."""
@@ -42,23 +48,32 @@ def spread_plot(values: Sequence[float], mean: Interval, low: float, high: float
 
 
 def curve_plot(label: str, groups: Sequence[Sequence[Sequence[float]]]) -> str:
-    """Curves of each folder from the beginning of the videos to their end: thin for a video, thick for the mean."""
+    """Curves of each folder from the beginning of the videos to their end.
+
+    Thin for a video, thick for the mean over videos, and a band for the mean's 95 % bootstrap.
+    """
     flat = [value for curves in groups for curve in curves for value in curve]
     low, high = _rounded_range(min(flat), max(flat))
 
-    def line(curve: Sequence[float], style: str) -> str:
+    def points(curve: Sequence[float], *, back: bool = False) -> str:
         step = (CURVE_WIDTH - LEFT - RIGHT) / max(1, len(curve) - 1)
         tall = CURVE_HEIGHT - TOP - BOTTOM
-        points = " ".join(
+        places = [
             f"{LEFT + index * step:.1f},{TOP + tall * (high - value) / (high - low):.1f}"
             for index, value in enumerate(curve)
-        )
-        return f'<polyline points="{points}" fill="none" {style}/>'
+        ]
+        return " ".join(reversed(places) if back else places)
+
+    def line(curve: Sequence[float], style: str) -> str:
+        return f'<polyline points="{points(curve)}" fill="none" {style}/>'
 
     parts = _axes(low, high)
     for curves, colour in zip(groups, COLOURS, strict=False):
         parts += [line(one, f'stroke="{colour}" stroke-width="1" opacity=".3"') for one in curves[:MOST_LINES]]
     for curves, colour in zip(groups, COLOURS, strict=False):
+        if len(curves) > 1:
+            lows, highs = mean_band(curves)
+            parts.append(f'<polygon points="{points(lows)} {points(highs, back=True)}" fill="{colour}" opacity=".18"/>')
         if len(curves) > 0:
             parts.append(line(mean_curve(curves), f'stroke="{colour}" stroke-width="2.5"'))
     return _svg(CURVE_WIDTH, CURVE_HEIGHT, f"{label} over time", parts)
@@ -66,9 +81,22 @@ def curve_plot(label: str, groups: Sequence[Sequence[Sequence[float]]]) -> str:
 
 def mean_curve(curves: Sequence[Sequence[float]]) -> list[float]:
     """The mean at the same share of each video, at as many points as the longest curve has."""
+    return list(_at_shares(curves).mean(axis=0))
+
+
+def mean_band(curves: Sequence[Sequence[float]]) -> tuple[list[float], list[float]]:
+    """The middle 95 % of the mean curve's bootstrap over videos, at each point of `mean_curve`."""
+    rows = _at_shares(curves)
+    draws = np.random.default_rng(SEED).integers(0, len(rows), (BAND_RESAMPLES, len(rows)))
+    low, high = np.quantile(np.stack([rows[draw].mean(axis=0) for draw in draws]), [0.025, 0.975], axis=0)
+    return list(low), list(high)
+
+
+def _at_shares(curves: Sequence[Sequence[float]]) -> Float[np.ndarray, "videos points"]:
+    """Each curve at the same shares of its video."""
     num = max(len(curve) for curve in curves)
-    at = [index / max(1, num - 1) for index in range(num)]
-    return [sum(_value_at(curve, share) for curve in curves) / len(curves) for share in at]
+    at = np.linspace(0, 1, num) if num > 1 else np.zeros(1)
+    return np.stack([np.interp(at, np.linspace(0, 1, len(c)) if len(c) > 1 else [0.0], c) for c in curves])
 
 
 def number(value: float) -> str:
@@ -81,14 +109,6 @@ def number(value: float) -> str:
         return f"{value:.0e}"
     text = f"{value:.{max(0, 2 - math.floor(math.log10(abs(value))))}f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
-
-
-def _value_at(curve: Sequence[float], share: float) -> float:
-    """The curve between its points."""
-    place = share * (len(curve) - 1)
-    before = min(int(place), len(curve) - 1)
-    after = min(before + 1, len(curve) - 1)
-    return curve[before] + (place - before) * (curve[after] - curve[before])
 
 
 def _rounded_range(low: float, high: float) -> tuple[float, float]:

@@ -1,12 +1,14 @@
 """Everything that an evaluation found, and what it depends on: the contents of `report.json`."""
 
 import platform
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
+from string import ascii_uppercase
 from typing import Any
 
-from heliograph.evaluate.catalogue import METRICS, VERSION
+from heliograph.evaluate.catalogue import VERSION
+from heliograph.evaluate.every import EVERY
 from heliograph.evaluate.heliosbench import NETWORKS, SIGNED_MOTION, Quirk, Scorecard
 from heliograph.evaluate.statistics import Interval
 from heliograph.evaluate.summary import Compared, Folder, Judged, compare, heliosbench, reasons, worst_clips
@@ -15,15 +17,22 @@ from heliograph.revision import revision
 
 @dataclass(frozen=True)
 class Settings:
-    """What was asked for: frames between chunk borders, and the file of prompts ("" for none)."""
+    """What was asked for.
+
+    Attributes:
+        chunk_frames: frames between chunk borders.
+        prompts: the file of prompts, "" for none.
+        networks: what each loaded network is, by metric.
+    """
 
     chunk_frames: int
     prompts: str
+    networks: Mapping[str, str]
 
 
 @dataclass(frozen=True)
 class Report:
-    """One folder of videos, or two with their comparison (second minus first)."""
+    """One folder of videos, or several, each compared with the first (it minus the first)."""
 
     folders: tuple[Folder, ...]
     comparison: tuple[Compared, ...]
@@ -33,8 +42,7 @@ class Report:
     @classmethod
     def of(cls, folders: Sequence[Folder], settings: Settings) -> "Report":
         """Of folders whose videos have been scored."""
-        comparison = compare(*folders) if len(folders) == 2 else []
-        return cls(tuple(_told_apart(folders)), tuple(comparison), settings, facts())
+        return cls(tuple(_told_apart(folders)), tuple(compare(folders)), settings, facts())
 
     def as_json(self) -> dict[str, Any]:
         """All of it as plain values."""
@@ -43,11 +51,13 @@ class Report:
             "settings": asdict(self.settings),
             "metrics": {
                 metric.name: {"unit": metric.unit, "better": metric.better, "meaning": metric.meaning}
-                for metric in METRICS
+                for metric in EVERY
             },
             "folders": [_folder_json(folder) for folder in self.folders],
             "comparison": [
                 {
+                    "folder": self.folders[one.other].name,
+                    "against": self.folders[0].name,
                     "metric": one.metric.name,
                     "difference": asdict(one.test.difference),
                     "p": one.test.p,
@@ -70,11 +80,11 @@ def facts() -> dict[str, str]:
 
 
 def _told_apart(folders: Sequence[Folder]) -> list[Folder]:
-    """Two folders of one name are A and B of it."""
+    """Folders of one name are A, B, … of it."""
     names = [folder.name for folder in folders]
     if len(set(names)) == len(names):
         return list(folders)
-    return [Folder(f"{f.name} ({letter})", f.videos, f.refused) for f, letter in zip(folders, "AB", strict=True)]
+    return [replace(f, name=f"{f.name} ({letter})") for f, letter in zip(folders, ascii_uppercase, strict=False)]
 
 
 def _folder_json(folder: Folder) -> dict[str, Any]:
@@ -83,8 +93,10 @@ def _folder_json(folder: Folder) -> dict[str, Any]:
         "name": folder.name,
         "videos": [_video_json(judged) for judged in folder.videos],
         "refused": [{"video": one.video.name, "reason": one.scored.refusal} for one in folder.refused],
-        "scores": {metric.name: _mean_json(folder.mean(metric.name)) for metric in METRICS},
-        "not_measured": {m.name: found for m in METRICS if (found := dict(reasons(folder, m.name)))},
+        "scores": {metric.name: _mean_json(folder.mean(metric.name)) for metric in EVERY},
+        "not_measured": {m.name: found for m in EVERY if (found := dict(reasons(folder, m.name)))},
+        "frechet_distance": None if folder.distance is None else asdict(folder.distance),
+        "made": None if folder.made is None else asdict(folder.made),
         "worst": [
             {"video": worst.judged.video.name, "badness": worst.badness, "faults": [m.name for m, _ in worst.faults]}
             for worst in worst_clips(folder)

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from heliograph.errors import OutputError
+from heliograph.evaluate import drift
 from heliograph.evaluate.catalogue import BY_NAME, METRICS, VERSION, Read
-from heliograph.evaluate.drift import curve
 from heliograph.evaluate.videos import Shape
 
 
@@ -51,12 +51,14 @@ class Score:
         value: the number, or None where it is not measured.
         reason: why it is not; empty where it is.
         curve: the metric over time, for plots; empty where it has none.
+        source: what it depends on besides the video: weights, or what was asked for; empty where nothing.
     """
 
     metric: str
     value: float | None
     reason: str = ""
     curve: tuple[float, ...] = ()
+    source: str = ""
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ def score_metric(name: str, read: Read, shape: Shape, chunk_frames: int) -> Scor
         return Score(name, None, str(error))
     if not math.isfinite(value):
         return Score(name, None, f"came out as {value}")
-    return Score(name, value, curve=tuple(curve(metric.curve(read))) if metric.curve else ())
+    return Score(name, value, curve=tuple(drift.curve(metric.curve(read))) if metric.curve else ())
 
 
 def missing(scored: Scored | None) -> list[str]:
@@ -147,7 +149,8 @@ class ScoreFile:
             if "refusal" in value:
                 self._found[stamp] = Scored(stamp, None, {}, value["refusal"])
                 return
-            score = Score(value["metric"], value["value"], value["reason"], tuple(value["curve"]))
+            curve, source = tuple(value["curve"]), value.get("source", "")
+            score = Score(value["metric"], value["value"], value["reason"], curve, source)
             shape = Shape(**value["shape"])
         except (ValueError, TypeError, KeyError):
             return

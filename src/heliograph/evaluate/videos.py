@@ -1,8 +1,6 @@
 """Which videos there are in a folder, what was asked for in each, and their frames piece by piece."""
 
-import csv
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +8,9 @@ import numpy as np
 from jaxtyping import UInt8
 
 from heliograph.data.clips import VIDEO_SUFFIXES
+from heliograph.data.diorama.record import Record
 from heliograph.errors import UserError
+from heliograph.evaluate.wanted import PROMPTS_FILE, Wanted, match
 from heliograph.media.decode import at_rate, decode
 from heliograph.media.frames import Fit, shown_size, upright
 from heliograph.media.limits import MediaLimits
@@ -18,9 +18,6 @@ from heliograph.shapes import CHUNK_FRAMES, FPS
 
 LIMITS = MediaLimits(max_seconds=24 * 3600.0)
 """A day of video: nothing is kept but a few frames and some numbers for each."""
-
-BENCH_NAME = re.compile(r"(?P<id>\d+)_(?P<target>\d+)_ori(?P<frames>\d+)")
-"""HeliosBench's names of files: id of the prompt, frames asked for, frames made."""
 
 PIECE_BYTES = 32 * 2**20
 """Most bytes of frames that are looked at together, unless one frame is larger."""
@@ -37,11 +34,13 @@ class Video:
         name: path in the folder, with slashes.
         path: where the file is.
         prompt: what was asked for, or None where that is not known.
+        record: the clip of the procedural world that was asked for, where it was one.
     """
 
     name: str
     path: Path
     prompt: str | None
+    record: Record | None = None
 
 
 @dataclass(frozen=True)
@@ -66,9 +65,8 @@ class Shape:
 def find_videos(folder: Path, prompts: Path | None) -> list[Video]:
     """All videos in the folder and those below it, by name, with their prompts.
 
-    A prompt comes from `prompts`, or from the `.txt` file beside the video. `prompts` is a CSV with the columns `id`
-    and `prompt` (as HeliosBench has it) for files named `{id}_{target}_ori{frames}.mp4`, or a text file with one prompt
-    a line for as many videos, in the order of their names.
+    A prompt comes from the file `prompts` (see `wanted.read_wanted`), or from `prompts.jsonl` in the folder, or else
+    from the `.txt` file beside the video. Files whose names begin with a dot are passed over: they are not finished.
 
     Raises:
         UserError: there is no such folder, no video in it, or the prompts cannot be read or do not fit.
@@ -76,37 +74,26 @@ def find_videos(folder: Path, prompts: Path | None) -> list[Video]:
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}; give a folder of videos")
     try:
-        paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES)
+        paths = sorted(path for path in folder.rglob("*") if _is_video(path))
     except OSError as error:
         raise UserError(f"{folder} cannot be read ({error.strerror}); check its permissions") from error
     if not paths:
         raise UserError(f"{folder} holds no video; give a folder with {', '.join(sorted(VIDEO_SUFFIXES))} files")
-    given = [None] * len(paths) if prompts is None else read_prompts(prompts, paths)
-    return [
-        Video(path.relative_to(folder).as_posix(), path, _beside(path) if prompt is None else prompt)
-        for path, prompt in zip(paths, given, strict=True)
-    ]
+    carried = folder / PROMPTS_FILE
+    file = prompts or (carried if carried.is_file() else None)
+    given = [None] * len(paths) if file is None else match(file, paths)
+    return [_video(folder, path, wanted) for path, wanted in zip(paths, given, strict=True)]
 
 
-def read_prompts(file: Path, paths: Sequence[Path]) -> list[str | None]:
-    """The prompt of each video from a CSV or a text file, as `find_videos` says; None where a CSV has none for it."""
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeError) as error:
-        raise UserError(f"{file} cannot be read as text ({error}); give a CSV or a text file of prompts") from error
-    if file.suffix.lower() == ".csv":
-        by_id = _by_id(file, text)
-        return [by_id.get(number) if (number := bench_id(path)) else None for path in paths]
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    if len(lines) != len(paths):
-        raise UserError(f"{file} has {len(lines)} prompts for {len(paths)} videos; give one prompt a line for each")
-    return list(lines)
+def _is_video(path: Path) -> bool:
+    return path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".")
 
 
-def bench_id(path: Path) -> str | None:
-    """The id of the prompt in a HeliosBench file name, or None."""
-    match = BENCH_NAME.fullmatch(path.stem)
-    return match["id"] if match else None
+def _video(folder: Path, path: Path, wanted: Wanted | None) -> Video:
+    name = path.relative_to(folder).as_posix()
+    if wanted is None:
+        return Video(name, path, _beside(path))
+    return Video(name, path, wanted.prompt, wanted.record)
 
 
 def survey(path: Path) -> Shape:
@@ -161,13 +148,3 @@ def _beside(path: Path) -> str | None:
         return path.with_suffix(".txt").read_text(encoding="utf-8").strip() or None
     except (OSError, UnicodeError):
         return None
-
-
-def _by_id(file: Path, text: str) -> Mapping[str, str]:
-    rows = csv.DictReader(text.splitlines(keepends=True))
-    if not {"id", "prompt"} <= set(rows.fieldnames or ()):
-        raise UserError(f"{file} has the columns {rows.fieldnames}; a CSV of prompts needs id and prompt")
-    try:
-        return {row["id"].strip(): row["prompt"].strip() for row in rows if row["id"] and row["prompt"]}
-    except csv.Error as error:
-        raise UserError(f"{file} is no CSV that can be read ({error}); give the columns id and prompt") from error

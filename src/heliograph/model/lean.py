@@ -17,6 +17,7 @@ from heliograph.kernels.onednn import linear, linear_gelu
 from heliograph.model.attention import Attention, TextKeys
 from heliograph.model.block import TextSource, TransformerBlock
 from heliograph.model.embed import TimeRow
+from heliograph.model.packing import pack, packed
 from heliograph.model.rope import Rotary
 
 Rows = tuple[Tensor, ...]
@@ -193,12 +194,10 @@ class _LeanBlock:
 def join_projections(attention: Attention) -> Affine:
     """q, k and v as one layer, one below the other; the three layers become parts of its memory."""
     layers = (attention.to_q, attention.to_k, attention.to_v)
-    with torch.no_grad():
-        weight = torch.cat([layer.weight for layer in layers])
-        bias = torch.cat([layer.bias for layer in layers])
-        for layer, own_weight, own_bias in zip(layers, weight.chunk(3), bias.chunk(3), strict=True):
-            layer.weight.data, layer.bias.data = own_weight, own_bias
-    return Affine(weight, bias)
+    pack(layers)
+    joined = packed(layers)
+    assert joined is not None, "plain layers can be packed"
+    return Affine(*joined)
 
 
 def _pieces(x: Float[Tensor, "b n d"], num_past: int) -> tuple[Tensor, ...]:

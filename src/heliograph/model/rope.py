@@ -22,6 +22,10 @@ class Rotary:
     cos: Float[Tensor, "n e"]
     sin: Float[Tensor, "n e"]
 
+    def first(self, count: int) -> "Rotary":
+        """The tables of the first tokens."""
+        return Rotary(self.cos[:count], self.sin[:count])
+
     @cached_property
     def turns(self) -> Complex[Tensor, "n e"]:
         """cos + i·sin: a pair of channels as a complex number, multiplied by this, is turned."""

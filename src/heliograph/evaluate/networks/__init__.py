@@ -1,0 +1,1 @@
+"""Metrics that need a network: HeliosBench's aesthetic score, motion smoothness, semantics and naturalness."""

@@ -13,7 +13,7 @@ from heliograph.config import EXACT, MemoryConfig, SamplerConfig, SpeedConfig
 from heliograph.engine.decoders import choose_decoder
 from heliograph.engine.machine import free_bytes
 from heliograph.engine.pictures import Pictures
-from heliograph.engine.placement import Plan
+from heliograph.engine.placement import LARGE_PARAMETERS, Plan
 from heliograph.engine.prompts import TextEmbeddings
 from heliograph.engine.tuning import device_for_vae, resolved, tuned_denoiser, tuned_transformer
 from heliograph.model.denoiser import TransformerDenoiser
@@ -30,7 +30,10 @@ _SAMPLES = 16
 class Engine:
     """The parts of one model. Sessions share it; nothing in it belongs to a single video.
 
-    `approximations` are what was given up for speed, in words.
+    `pairs_guidance` runs the two branches of guidance as a batch of two: quicker for a small model on a CPU, where a
+    pass is many small calls, and of no use where one branch keeps the device busy. `num_threads` are those to run it
+    on where it runs on the CPU. `approximations` are what was
+    given up for speed, in words.
     """
 
     denoiser: TransformerDenoiser
@@ -42,6 +45,8 @@ class Engine:
     num_channels: int
     fingerprint: str
     device: torch.device
+    pairs_guidance: bool = False
+    num_threads: int | None = None
     approximations: tuple[str, ...] = ()
 
     @cached_property
@@ -84,6 +89,9 @@ def load_engine(folder: ModelFolder, plan: Plan, prompts: tuple[str, ...] = (), 
         num_channels=int(folder.transformer_config.get("in_channels", 16)),
         fingerprint=fingerprint(folder),
         device=device,
+        num_threads=plan.num_threads,
+        pairs_guidance=transformer.lean is not None
+        and sum(p.numel() for p in transformer.parameters()) < LARGE_PARAMETERS,
         approximations=speed.approximations,
     )
 

@@ -10,6 +10,7 @@ from jaxtyping import UInt8
 from heliograph.config import StartNoise
 from heliograph.engine.batch import batch_key, next_chunks
 from heliograph.engine.session import Session
+from heliograph.engine.threads import use_threads
 from heliograph.pipeline import Choices, HeliosPipeline
 from heliograph.serve.maker import Reel, Said
 from heliograph.serve.order import Order
@@ -104,9 +105,10 @@ class HeliosMaker:
         self.pipe.session(WARM_PROMPT).next_chunk()
 
 
-def load_maker(model: str, device: str, dtype: str) -> HeliosMaker:
-    """Load a model and warm it up. Raises UserError."""
+def load_maker(model: str, device: str, dtype: str, threads: int | None = None) -> HeliosMaker:
+    """Load a model and warm it up, on this many CPU threads or as many as suit it. Raises UserError."""
     pipe = HeliosPipeline.from_pretrained(model, device=device, dtype=dtype)
+    use_threads(threads, pipe.engine.num_threads)
     maker = HeliosMaker(pipe, Path(model).name or model)
     maker.warm()
     return maker

@@ -6,7 +6,7 @@ PYTHON ?= python3
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 OUT := out
 
-.PHONY: bench test-slow demo serve test check lint types install install-test clean
+.PHONY: bench demo serve test check lint types install install-test clean
 
 # One thread: the embedded model is so small that a second one only helps where no other program wants the core.
 demo: install
@@ -20,12 +20,9 @@ serve: install
 bench: install
 	$(BIN)/heliograph bench --against diffusers
 
+# The page is tested where there is a browser: apt-get install chromium chromium-driver
 test: install-test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
-
-# The page in a browser (apt-get install chromium chromium-driver), killed servers, the API from its description.
-test-slow: install-test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
 
 check: install-test lint types test
 

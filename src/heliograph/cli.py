@@ -16,7 +16,7 @@ import click
 from heliograph.bench.verb import bench
 from heliograph.errors import UserError
 from heliograph.evaluate.verb import evaluate
-from heliograph.options import CONTEXT, Range, Steps, model_options
+from heliograph.options import CONTEXT, Range, Steps, model_options, speed_options
 from heliograph.serve.verb import serve
 from heliograph.train_cli import prepare, train
 
@@ -33,6 +33,7 @@ def app() -> None:
 @app.command(context_settings=CONTEXT)
 @click.argument("prompt", required=False)
 @model_options
+@speed_options
 @click.option("--timeline", type=click.Path(path_type=Path), help="File with a prompt schedule, instead of PROMPT.")
 @click.option("--image", type=click.Path(path_type=Path), help="Start from this picture.")
 @click.option("--video", type=click.Path(path_type=Path), help="Go on from this clip.")

@@ -5,6 +5,7 @@ Imports no torch, so that the command line can check a request before anything h
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from heliograph.errors import UserError
@@ -12,6 +13,9 @@ from heliograph.errors import UserError
 SolverName = Literal["euler", "unipc", "few_step"]
 TimeShift = Literal["constant", "linear", "exponential"]
 BlockNoiseSource = Literal["request", "fixed"]
+HistoryReuse = Literal["off", "level", "chunk"]
+Runner = Literal["auto", "eager", "graph", "compile"]
+SpeedMode = Literal["exact", "fast"]
 
 
 @dataclass(frozen=True)
@@ -138,3 +142,54 @@ class StartNoise:
                 raise UserError(
                     f"{name} noise range {low} to {high} is not inside 0 to 1; the default is 0.111 to 0.135"
                 )
+
+
+@dataclass(frozen=True)
+class SpeedConfig:
+    """How the machine is used, and what exactness is given up for speed.
+
+    Exact: `runner` is how the transformer's kernels are launched ("auto" takes what measures fastest), `attention` the
+    kernel of attention by diffusers' name ("auto" takes the fastest exact one that works here), `vae_device` a device
+    for the autoencoder alone.
+
+    Approximate, each by itself: `fp8` multiplies in 8-bit floating point; `history_reuse` keeps the history's keys and
+    values through a level's or a chunk's steps; `attention8` takes an 8-bit attention kernel. None leaves the choice to
+    `mode`: "exact" switches all of them off, "fast" switches on what is faster on the device. `decoder` is a file with
+    the weights of a small decoder in the place of the model's own, in either mode.
+    """
+
+    mode: SpeedMode = "exact"
+    runner: Runner = "auto"
+    attention: str = "auto"
+    vae_device: str | None = None
+    fp8: bool | None = None
+    history_reuse: HistoryReuse | None = None
+    attention8: bool | None = None
+    decoder: Path | None = None
+
+    def __post_init__(self) -> None:
+        for name, value, known in (
+            ("mode", self.mode, ("exact", "fast")),
+            ("runner", self.runner, ("auto", "eager", "graph", "compile")),
+            ("history_reuse", self.history_reuse or "off", ("off", "level", "chunk")),
+        ):
+            if value not in known:
+                raise UserError(f"{name}={value!r} is not known; use one of {', '.join(known)}")
+        if self.attention8 and self.attention != "auto":
+            raise UserError(f"attention8 and attention={self.attention!r} both choose a kernel; give one of them")
+
+    @property
+    def approximations(self) -> tuple[str, ...]:
+        """What is approximated, in words; empty for an exact run."""
+        reuse = self.history_reuse or "off"
+        switches = {
+            "8-bit floating point products": bool(self.fp8),
+            f"history's keys and values kept through a {reuse}": reuse != "off",
+            "8-bit attention": bool(self.attention8),
+            "small decoder": self.decoder is not None,
+        }
+        return tuple(words for words, is_on in switches.items() if is_on)
+
+
+EXACT = SpeedConfig()
+"""The default: nothing is approximated."""

@@ -2,6 +2,7 @@
 
 import re
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -9,8 +10,8 @@ from types import TracebackType
 
 from einops import rearrange
 
-from heliograph.config import StartNoise
-from heliograph.engine.session import Session
+from heliograph.config import SpeedConfig, StartNoise
+from heliograph.engine.session import Session, chunks_of
 from heliograph.errors import UserError
 from heliograph.media.enlarge import enlarge
 from heliograph.media.latents import LatentsFile
@@ -32,6 +33,7 @@ class GenerateOptions:
     model: str
     device: str
     dtype: str
+    speed: SpeedConfig
     image: Path | None
     video: Path | None
     image_noise: tuple[float, float]
@@ -76,6 +78,7 @@ def run_generate(options: GenerateOptions) -> None:
         device=options.device,
         dtype=options.dtype,
         prompts=(*(cue.prompt for cue in prompts.cues), options.negative_prompt),
+        speed=options.speed,
     )
     session = pipeline.session(
         prompts,
@@ -92,6 +95,8 @@ def run_generate(options: GenerateOptions) -> None:
         match_chunks=options.match_chunks,
     )
     _tell_truncation(session, prompts)
+    if pipeline.engine.approximations and not options.quiet:
+        _tell(f"approximated for speed: {', '.join(pipeline.engine.approximations)}")
     progress = Progress(chunks_for(length), is_quiet=options.quiet)
     session.on_step = progress.on_step
     try:
@@ -107,8 +112,7 @@ def run_generate(options: GenerateOptions) -> None:
 def _write_all(session: Session, writer: "VideoWriter | LatentsWriter", length: int, progress: Progress) -> None:
     """Chunk after chunk into the writer; each is written while the next is made."""
     with writer:
-        for start in range(0, length, CHUNK_FRAMES):
-            writer.write_next(session, min(CHUNK_FRAMES, length - start))
+        for _ in writer.written(session, length):
             progress.on_chunk()
 
 
@@ -130,9 +134,11 @@ class VideoWriter:
         else:
             self._sink.__exit__(kind, error, trace)
 
-    def write_next(self, session: Session, num_frames: int) -> None:
-        """Make the next chunk and hand over its first `num_frames` frames."""
-        self._sink.write(enlarge(session.next_chunk().frames[:num_frames], self.factor))
+    def written(self, session: Session, length: int) -> Iterator[None]:
+        """Make `length` frames; stops after each chunk that was handed over."""
+        for number, chunk in enumerate(chunks_of(session, chunks_for(length))):
+            self._sink.write(enlarge(chunk.frames[: length - number * CHUNK_FRAMES], self.factor))
+            yield
 
     @property
     def contents(self) -> str:
@@ -156,10 +162,12 @@ class LatentsWriter:
     ) -> None:
         self._file.close()
 
-    def write_next(self, session: Session, num_frames: int) -> None:
-        """Make the next chunk and write all of its latents: a part of them would decode to other frames."""
-        latents = session.next_turn().latents[0].float().cpu()
-        self._file.write(rearrange(latents, "c t h w -> t c h w").numpy())
+    def written(self, session: Session, length: int) -> Iterator[None]:
+        """Make the chunks of `length` frames, whole: a part of a chunk's latents would decode to other frames."""
+        for _ in range(chunks_for(length)):
+            latents = session.next_turn().latents[0].float().cpu()
+            self._file.write(rearrange(latents, "c t h w -> t c h w").numpy())
+            yield
 
     @property
     def contents(self) -> str:

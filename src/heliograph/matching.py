@@ -35,7 +35,7 @@ def lead_in(frames: Float[Tensor, "b 3 f H W"], before: Fields) -> Float[Tensor,
     now = fields(frames[:, :, 0])
     gap = (before - now) * _one_scene(before, now)[:, None, None, None]
     smooth = functional.interpolate(gap, size=frames.shape[-2:], mode="bilinear", align_corners=False)
-    weights = fade(frames.shape[2]).to(frames)[None, None, :, None, None]
+    weights = fade(frames.shape[2]).to(frames.device, frames.dtype, non_blocking=True)[None, None, :, None, None]
     return (frames + weights * smooth[:, :, None]).clamp(-1, 1)
 
 

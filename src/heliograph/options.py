@@ -1,9 +1,13 @@
 """Kinds of command-line values, and the options that several verbs share."""
 
 from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
 from typing import Any
 
 import click
+
+from heliograph.config import SpeedConfig
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 """How every verb shows its help."""
@@ -66,3 +70,41 @@ def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in reversed(options):
         command = option(command)
     return command
+
+
+def speed_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of `SpeedConfig`, for verbs that make video; they arrive together as `speed`."""
+    options = (
+        click.option(
+            "--mode",
+            default="exact",
+            show_default=True,
+            type=click.Choice(["exact", "fast"]),
+            help="fast switches on what approximates and is faster here, each part also by itself below.",
+        ),
+        click.option("--fp8/--no-fp8", default=None, help="Multiply in 8-bit floating point."),
+        click.option(
+            "--history-reuse",
+            type=click.Choice(["off", "level", "chunk"]),
+            help="Keep the history's keys and values through the steps of a level or a chunk.",
+        ),
+        click.option("--attention8/--no-attention8", default=None, help="Take an 8-bit attention kernel."),
+        click.option("--decoder", type=click.Path(path_type=Path), help="Weights of a small decoder (taew2_1)."),
+        click.option("--attention", default="auto", help="An attention kernel by diffusers' name; doctor lists them."),
+        click.option(
+            "--runner",
+            default="auto",
+            type=click.Choice(["auto", "eager", "graph", "compile"]),
+            help="How kernels are launched on a GPU; auto takes what measures fastest.",
+        ),
+        click.option("--vae-device", help="Decode on a device of its own, such as cuda:1."),
+    )
+
+    @wraps(command)
+    def run(**given: Any) -> Any:
+        fields = ("mode", "fp8", "history_reuse", "attention8", "decoder", "attention", "runner", "vae_device")
+        return command(speed=SpeedConfig(**{name: given.pop(name) for name in fields}), **given)
+
+    for option in reversed(options):
+        run = option(run)
+    return run

@@ -18,12 +18,13 @@ from PIL import Image
 from torch import Tensor
 
 from heliograph.checkpoint import ModelFolder, open_model
-from heliograph.config import StartNoise
+from heliograph.config import EXACT, SpeedConfig, StartNoise
 from heliograph.engine.engine import Engine, load_engine, native_size
 from heliograph.engine.machine import this_machine
 from heliograph.engine.needs import needs_of, workload_of
+from heliograph.engine.pictures import Chunk
 from heliograph.engine.placement import Plan, choose, choose_rounded, plans_for
-from heliograph.engine.session import Chunk, Session, resume
+from heliograph.engine.session import Session, chunks_of, resume
 from heliograph.errors import UserError
 from heliograph.media.frames import Fit, fill, read_first_frame, read_image, read_video
 from heliograph.media.sink import open_sink
@@ -98,7 +99,13 @@ class HeliosPipeline:
 
     @classmethod
     def from_pretrained(
-        cls, model: str | Path = "tiny", *, device: str = "auto", dtype: str = "auto", prompts: tuple[str, ...] = ()
+        cls,
+        model: str | Path = "tiny",
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        prompts: tuple[str, ...] = (),
+        speed: SpeedConfig = EXACT,
     ) -> "HeliosPipeline":
         """Load a model, in the way of running that fits this machine best (`heliograph doctor` explains it).
 
@@ -108,6 +115,7 @@ class HeliosPipeline:
             dtype: `auto`, `float32`, `bfloat16` or `float16`; `int8` rounds the transformer's matrices to 8 bits.
             prompts: prompts that will be used, the negative one included. Where the text encoder does not fit beside
                 the transformer they are encoded first; any other prompt then loads the text encoder again.
+            speed: how the machine is used, and what is approximated; `FAST` is every approximation.
 
         Raises:
             CheckpointError: the model is not found, incomplete, damaged or of another architecture.
@@ -116,7 +124,7 @@ class HeliosPipeline:
         folder = open_model(str(model))
         if folder.is_random:
             logger.warning("%s has random weights: it was never trained, and what it makes is noise", model)
-        return cls(load_engine(folder, choose_plan(folder, device, dtype), prompts), folder)
+        return cls(load_engine(folder, choose_plan(folder, device, dtype), prompts, speed), folder)
 
     @property
     def is_random(self) -> bool:
@@ -140,14 +148,12 @@ class HeliosPipeline:
         """
         length = video_length(seconds, num_frames)
         session = self.session(prompt, **choices)
-        chunks = [session.next_chunk().frames for _ in range(chunks_for(length))]
+        chunks = [chunk.frames for chunk in chunks_of(session, chunks_for(length))]
         return Video(np.concatenate(chunks)[:length], FPS)
 
     def stream(self, prompt: str | PromptTimeline, **choices: Unpack[Choices]) -> Iterator[Chunk]:
         """Chunk after chunk of 33 frames, for ever, in memory that does not grow."""
-        session = self.session(prompt, **choices)
-        while True:
-            yield session.next_chunk()
+        yield from chunks_of(self.session(prompt, **choices))
 
     def session(self, prompt: str | PromptTimeline, **choices: Unpack[Choices]) -> Session:
         """A video that is made chunk by chunk and can be steered, saved and forked between them.

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from heliograph.config import BlockNoiseSource
 from heliograph.errors import UserError
+from heliograph.transfer import to_device
 
 Shape = tuple[int, ...]
 Generators = torch.Generator | list[torch.Generator] | None
@@ -92,7 +93,7 @@ class RequestSeeds:
 
     def normal(self, purpose: str, shape: Shape) -> Float[Tensor, "..."]:
         """Standard normal numbers for one purpose."""
-        return torch.randn(shape, generator=self.generator(purpose)).to(self.device, non_blocking=True)
+        return to_device(torch.randn(shape, generator=self.generator(purpose)), self.device)
 
     def uniform(self, purpose: str, count: int) -> Float[Tensor, " count"]:
         """Numbers in [0, 1) for one purpose."""

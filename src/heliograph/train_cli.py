@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from heliograph.options import CONTEXT, PixelSize
+from heliograph.options import CONTEXT, PixelSize, Steps
 
 
 @click.command(context_settings=CONTEXT)
@@ -92,6 +92,10 @@ def train(*, dry_run: bool, devices: int, as_json: bool, **options: Any) -> None
 @click.option(
     "--ode-pairs", is_flag=True, help="SOURCE is a text file of prompts: make a teacher's paths for distill-ode."
 )
+@click.option("--steps", type=Steps(), help="With --ode-pairs: the teacher's steps on each level.  [default: 20,20,20]")
+@click.option("--guidance-scale", type=float, help="With --ode-pairs: the teacher's guidance.  [default: 5]")
+@click.option("--negative-prompt", help="With --ode-pairs: what the teacher is guided away from.  [default: Wan's]")
+@click.option("--chunks", type=int, help="With --ode-pairs: chunks of 33 frames for each prompt.  [default: 5]")
 @click.option("--quiet", "-q", is_flag=True, help="No progress.")
 def prepare(source: Path, **options: Any) -> None:
     """Turn videos with captions into training shards, or prompts into ODE pairs. Started again, it goes on.

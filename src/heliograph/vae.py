@@ -51,6 +51,15 @@ class Autoencoder(Protocol):
         ...
 
 
+@runtime_checkable
+class Decoder(Protocol):
+    """Another way to decode what an `Autoencoder` has encoded, on the same device."""
+
+    def decode(self, z: Tensor, /) -> Tensor:
+        """Video in [-1, 1] of latents that are not normalised."""
+        ...
+
+
 class LatentCodec:
     """Normalised latents, float32, from pixels in [-1, 1], and back, through any `Autoencoder`.
 
@@ -59,7 +68,8 @@ class LatentCodec:
     calls; None draws from torch's own.
     """
 
-    def __init__(self, autoencoder: Autoencoder) -> None:
+    def __init__(self, autoencoder: Autoencoder, decoder: Decoder | None = None) -> None:
+        """Encode with `autoencoder`, and decode with it too, or with another `decoder` of the same latents."""
         config = autoencoder.config
         if not len(config.latents_mean) == len(config.latents_std) == config.z_dim:
             raise CheckpointError(
@@ -67,6 +77,8 @@ class LatentCodec:
                 f"{len(config.latents_std)} latents_std; correct vae/config.json"
             )
         self.autoencoder = autoencoder
+        self.decoder = decoder
+        self._places: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
         self._mean = rearrange(torch.tensor(config.latents_mean), "c -> 1 c 1 1 1")
         self._std = rearrange(torch.tensor(config.latents_std), "c -> 1 c 1 1 1")
 
@@ -76,7 +88,13 @@ class LatentCodec:
         mean, inverse_std = self._statistics()
         # divided by 1/std, not multiplied by std: the last bit of the reference depends on it
         z = latents.to(mean) / inverse_std + mean
-        return self.autoencoder.decode(z).sample.float()
+        frames = self.autoencoder.decode(z).sample if self.decoder is None else self.decoder.decode(z)
+        return frames.float()
+
+    @property
+    def device(self) -> torch.device:
+        """Where encoding and decoding happen."""
+        return self.autoencoder.device
 
     def encode_image(self, image: Float[Tensor, "b 3 H W"], generator: Generators = None) -> Float[Tensor, "b c 1 h w"]:
         """The latent frame of a picture alone: the anchor of a video that starts from it."""
@@ -130,8 +148,10 @@ class LatentCodec:
 
     def _statistics(self) -> tuple[Float[Tensor, "1 c 1 1 1"], Float[Tensor, "1 c 1 1 1"]]:
         """Mean and 1/std of the raw latents, where and as the autoencoder computes (it may have been moved)."""
-        place = {"device": self.autoencoder.device, "dtype": self.autoencoder.dtype}
-        return self._mean.to(**place), 1.0 / self._std.to(**place)
+        place = self.autoencoder.device, self.autoencoder.dtype
+        if place not in self._places:
+            self._places[place] = self._mean.to(*place), 1.0 / self._std.to(*place)
+        return self._places[place]
 
 
 def to_uint8(frames: Float[Tensor, "b 3 f H W"]) -> UInt8[Tensor, "b f H W 3"]:

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,11 +12,9 @@ from types import SimpleNamespace
 import psutil
 import pytest
 import torch
-import torch.utils._pytree as pytree
 from diffusers import AutoencoderKLWan
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import UMT5Config, UMT5EncoderModel
 
 from heliograph.autoencoder import FastAutoencoder
@@ -38,6 +35,7 @@ from heliograph.errors import CheckpointError, UserError
 from heliograph.model.memo import Memos
 from heliograph.model.transformer import HeliosTransformer3DModel
 from heliograph.tiny import TinySizes, write_random_tiny
+from tests.live_bytes import LiveBytes
 from tests.small import SIZES, wave_tiers
 
 BF16, FP32 = torch.bfloat16, torch.float32
@@ -171,37 +169,8 @@ def test_guided_models_keep_two_prompts(variant: str, prompts: int, tmp_path: Pa
 # What a model needs: activations, against what the networks really allocate
 
 
-class Counter(TorchDispatchMode):
-    """Counts the bytes of all tensors made inside it, alive at a time; the highest count is `peak`."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.alive: set[int] = set()
-        self.now = 0
-        self.peak = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        for tensor in pytree.tree_leaves(out):
-            if isinstance(tensor, torch.Tensor):
-                self._count(tensor.untyped_storage())
-        return out
-
-    def _count(self, storage: torch.UntypedStorage) -> None:
-        key = storage._cdata
-        if key not in self.alive:
-            self.alive.add(key)
-            self.now += storage.nbytes()
-            self.peak = max(self.peak, self.now)
-            weakref.finalize(storage, self._forget, key, storage.nbytes())
-
-    def _forget(self, key: int, size: int) -> None:
-        self.alive.discard(key)
-        self.now -= size
-
-
 @contextmanager
-def counting(build: Callable[[], nn.Module], dtype: torch.dtype) -> Iterator[tuple[nn.Module, Counter]]:
+def counting(build: Callable[[], nn.Module], dtype: torch.dtype) -> Iterator[tuple[nn.Module, LiveBytes]]:
     """A network without memory in `dtype`, and a counter that leaves its weights out."""
     before = torch.get_default_dtype()
     with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
@@ -210,7 +179,7 @@ def counting(build: Callable[[], nn.Module], dtype: torch.dtype) -> Iterator[tup
             network = build().eval()
         finally:
             torch.set_default_dtype(before)
-        counter = Counter()
+        counter = LiveBytes()
         counter.alive = {p.untyped_storage()._cdata for p in network.parameters()}
         yield network, counter
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from heliograph.evaluate.statistics import holm, interval, paired_test
+from heliograph.evaluate.statistics import holm, interval, paired_test, share_interval
 
 VALUES = st.lists(st.floats(-100, 100), min_size=2, max_size=10)
 
@@ -62,3 +62,10 @@ def test_chances_judged_together_are_larger_and_keep_their_order(chances: list[f
 
 def test_holm_on_a_known_case() -> None:
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+
+
+def test_the_interval_of_a_share_is_wilsons_and_never_certain():
+    found = share_interval(8, 10)  # worked example: 0.490 to 0.943
+    assert (found.mean, found.num) == (0.8, 10)
+    assert found.low == pytest.approx(0.4902, abs=1e-3) and found.high == pytest.approx(0.9433, abs=1e-3)
+    assert share_interval(4, 4).low < 0.6 and share_interval(0, 4).high > 0.4

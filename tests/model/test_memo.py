@@ -117,6 +117,20 @@ def test_history_tokens_are_made_once_for_a_chunk(model: HeliosTransformer3DMode
     assert calls == dict.fromkeys(TIERS, 1)
 
 
+def test_block_0_normalises_the_history_s_keys_once_for_a_chunk(model: HeliosTransformer3DModel) -> None:
+    lengths: list[int] = []
+    handle = model.get_submodule("blocks.0.attn1.norm_k").register_forward_pre_hook(
+        lambda _, args: lengths.append(args[0].shape[1])
+    )
+    chunk, tables = Memo(), Memo()
+    for prompt, text in ((Memo(), TEXT), (Memo(), OTHER_TEXT)):
+        for timestep in (900.0, 500.0):
+            run(model, Memos(tables, prompt, chunk), timestep, text)
+    run(model, Memos(tables))
+    handle.remove()
+    assert lengths == [40, *[36] * 4, 40, 36]
+
+
 def test_timestep_rows_are_made_once_for_a_model(model: HeliosTransformer3DModel) -> None:
     tables = Memo()
     with counted(model, TIME) as calls:

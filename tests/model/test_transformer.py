@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from heliograph.errors import CheckpointError
 from heliograph.memory import Tier, Tiers
-from heliograph.model.attention import Attention
+from heliograph.model.attention import Attention, attend_by_products
 from heliograph.model.packed import Part
 from heliograph.model.transformer import HeliosTransformer3DModel
 from tests.small import SIZES, randomise, relative_error, small_transformer, wave, wave_tiers
@@ -162,10 +162,10 @@ def test_after_the_last_block_only_the_chunk_is_left_and_it_is_what_all_tokens_w
     handle = last.register_forward_pre_hook(lambda _, args: seen.append(args))
     (left,) = left_by(model, "blocks.1", lambda: model(chunk(), 500.0, TEXT, tiers))
     handle.remove()
-    tokens, layout, rotary, text, leaving = seen[0]
+    tokens, layout, rotary, text, leaving, past = seen[0]
     assert leaving.lengths == (left.shape[1],) == layout.lengths[1:]
     with torch.no_grad():
-        whole = last(tokens, layout, rotary, text, layout)
+        whole = last(tokens, layout, rotary, text, layout, past)
     assert whole.shape[1] == tokens.shape[1] == left.shape[1] + 40
     assert torch.allclose(left, whole[:, 40:], atol=1e-6)
 
@@ -460,3 +460,10 @@ def test_one_model_choosing_its_kernel_leaves_another_as_it_is() -> None:
 def test_an_unknown_attention_kernel_is_refused_by_name() -> None:
     with pytest.raises(ValueError, match=r"no_such_kernel.*native"):
         random_transformer().set_attention_backend("no_such_kernel")
+
+
+def test_attention_by_products_is_attention():
+    generator = torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn(2, n, 3, 8, generator=generator) for n in (5, 7, 7))
+    wanted = torch.nn.functional.scaled_dot_product_attention(*(x.transpose(1, 2) for x in (query, key, value)))
+    torch.testing.assert_close(attend_by_products(query, key, value), wanted.transpose(1, 2), rtol=1e-5, atol=1e-6)

@@ -15,10 +15,9 @@ import torch
 from heliograph.data.diorama import caption, sample_record
 from heliograph.data.diorama.render import render
 from heliograph.shapes import CHUNK_FRAMES
-from tests.serve.browser import chromium
+from tests.serve.browser import Page, chromium
 from tests.serve.fakes import FakeMaker
 from tests.serve.harness import running, wait_for
-from tests.serve.test_page import Page
 
 RECORDS = {caption(record, 0): record for record in (sample_record(seed, "train") for seed in (4, 23, 8))}
 

@@ -9,8 +9,6 @@ from hypothesis import HealthCheck, given, settings
 from heliograph.serve.settings import Limits
 from tests.serve.harness import HTTP, Running, running
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:

@@ -2,18 +2,15 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from selenium.webdriver import Chrome, Keys
 from selenium.webdriver.common.by import By
 
 from heliograph.serve.settings import Limits
-from tests.serve.browser import chromium
+from tests.serve.browser import Page
 from tests.serve.harness import HTTP, Running, running, wait_for
 from tests.serve.test_videos import png
-
-pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -22,61 +19,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         tmp_path_factory.mktemp("studio"), limits=Limits(min_free_bytes=1, max_live=50, max_live_per_client=50)
     ) as s:
         yield s
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Chrome]:
-    with chromium() as started:
-        yield started
-
-
-class Page:
-    """The page as a person uses it."""
-
-    def __init__(self, browser: Chrome, url: str) -> None:
-        self.browser = browser
-        browser.get(url)
-        wait_for(lambda: "x" in self.text("model"))
-
-    def run(self, script: str, *values: Any) -> Any:
-        return self.browser.execute_script(script, *values)
-
-    def get(self, name: str) -> Any:
-        return self.browser.find_element(By.ID, name)
-
-    def text(self, name: str) -> str:
-        return self.get(name).text
-
-    def write(self, text: str) -> None:
-        self.get("prompt").clear()
-        self.get("prompt").send_keys(text)
-
-    def play(self, prompt: str = "a red fish", pace: float = 2) -> None:
-        self.run(
-            "const p = document.getElementById('pace'); p.value = arguments[0]; p.dispatchEvent(new Event('input'))",
-            pace,
-        )
-        self.write(prompt)
-        self.get("go").click()
-        wait_for(lambda: self.time() > 0 and self.cards())
-
-    def time(self) -> float:
-        return self.run("return document.getElementById('video').currentTime")
-
-    def cards(self) -> list[Any]:
-        return self.browser.find_elements(By.CSS_SELECTOR, ".chunk")
-
-    def names(self) -> list[str]:
-        return self.run("return [...document.querySelectorAll('.chunk')].map(c => c.getAttribute('aria-label'))")
-
-    def toasts(self) -> str:
-        return self.run("return [...document.querySelectorAll('.toast')].map(t => t.textContent).join(' ')")
-
-    def session(self) -> str:
-        return self.run("return location.hash.slice(1)")
-
-    def complaints(self) -> list[str]:
-        return [entry["message"] for entry in self.browser.get_log("browser") if entry["level"] == "SEVERE"]
 
 
 @pytest.fixture

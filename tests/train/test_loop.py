@@ -122,7 +122,7 @@ def test_the_gradient_is_clipped_to_its_limit(tmp_path: Path) -> None:
     stage = line(optimiser=replace(plain, max_grad_norm=0.5))
     run = trainer(stage, tmp_path)
     figures = run.take_step()
-    moment = run.optimisers["student"].state[stage.weights["student"]]["exp_avg_sq"]
+    moment = run.updates["student"].moments("student")["exp_avg_sq"]
     assert figures["gradient/student"] > 0.5 and float(moment.sqrt()) == pytest.approx(0.5, rel=1e-4)
 
 

@@ -7,7 +7,6 @@ import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from statistics import fmean
 
@@ -20,14 +19,12 @@ from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 
 from heliograph.cli import app
 from heliograph.media.sink import open_sink
-from heliograph.train import prepare, presets
+from heliograph.train import presets
 from heliograph.train.distill import DistillConfig
-from heliograph.train.ode import OdePlan
 from heliograph.train.presets import TRAINING, TrainConfig
 from heliograph.train.start import NetworkSizes
 from tests.data.videos import caption
 from tests.pipelines import GAMMA
-from tests.train.test_pairs import FEW_STEPS
 
 NETWORK = NetworkSizes(num_layers=2, num_attention_heads=4, attention_head_dim=16, ffn_dim=128, rope_dim=(8, 4, 4))
 SIDE = 64
@@ -62,7 +59,7 @@ PHASES = (
 def start(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A random model whose autoencoder says what it sees: almost no noise, and latents of mean 0 and deviation 1.
 
-    The presets are for a smaller network, and the teacher of ODE pairs walks one step where the student walks several.
+    The presets are for a smaller network.
     """
     folder = tmp_path / "start"
     shutil.copytree(tiny_folder, folder)
@@ -76,7 +73,6 @@ def start(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     autoencoder.register_to_config(latents_mean=mean.tolist(), latents_std=deviation.tolist())
     autoencoder.save_pretrained(folder / "vae")
     monkeypatch.setattr(presets, "TRAINING", {name: smaller(config) for name, config in TRAINING.items()})
-    monkeypatch.setattr(prepare, "OdePlan", partial(OdePlan, FEW_STEPS, num_chunks=2))
     return folder
 
 
@@ -130,7 +126,8 @@ def test_raw_videos_become_a_distilled_model_that_both_libraries_run(start: Path
     for phase in PHASES:
         data, scores = shards, ()
         if phase.preset == "tiny-distill-ode":
-            verb("prepare", tmp_path / "prompts.txt", "--ode-pairs", "--model", model, "--output", pairs, *size)
+            quick = ("--steps", "1,1,1", "--chunks", 2)  # one step of the teacher where the student walks several
+            verb("prepare", tmp_path / "prompts.txt", "--ode-pairs", "--model", model, "--output", pairs, *size, *quick)
             data = pairs
         if phase.preset in ("tiny-distill-dmd", "tiny-distill-gan"):
             scores = ("--scores", teacher)

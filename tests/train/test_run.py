@@ -234,17 +234,14 @@ def test_prepare_tells_what_it_made_and_left_out(tiny_folder: Path, tmp_path: Pa
     assert "1 of 2 clips, 0 of them new" in again.output
 
 
-def test_prepare_makes_ode_pairs_that_the_regression_trains_on(
-    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from heliograph.train import prepare as verb
-    from tests.train.test_pairs import FEW_STEPS
-
-    monkeypatch.setattr(verb, "OdePlan", lambda: run_plan(FEW_STEPS))
+def test_prepare_makes_ode_pairs_that_the_regression_trains_on(tiny: Path, tmp_path: Path) -> None:
     (tmp_path / "prompts.txt").write_text("a red fish\n")
     arguments = [str(tmp_path / "prompts.txt"), "--ode-pairs", "--model", str(tiny), "--size", "64x64"]
-    result = CliRunner().invoke(prepare, [*arguments, "--output", str(tmp_path / "pairs"), "--device", "cpu"])
+    arguments += ["--steps", "1,1,1", "--chunks", "2", "--negative-prompt", "", "--output", str(tmp_path / "pairs")]
+    result = CliRunner().invoke(prepare, [*arguments, "--device", "cpu"])
     assert result.exit_code == 0 and "pairs of 1 prompts, 1 of them new" in result.output, result.output
+    with pytest.raises(UserError, match="holds other pairs"):
+        CliRunner().invoke(prepare, [*arguments, "--guidance-scale", "2", "--device", "cpu"], catch_exceptions=False)
     call(
         *("tiny-distill-ode", "--start", tiny, "--data", tmp_path / "pairs", "--output", tmp_path / "run"),
         *("--max-steps", 1, "--sample-every", 0, "--device", "cpu", "--quiet"),
@@ -253,10 +250,15 @@ def test_prepare_makes_ode_pairs_that_the_regression_trains_on(
         call("tiny-adapt-init", "--start", tiny, "--data", tmp_path / "pairs", "--output", tmp_path / "other")
 
 
-def run_plan(teacher: object) -> object:
-    from heliograph.train.ode import OdePlan
-
-    return OdePlan(teacher, num_chunks=2)  # type: ignore[arg-type]
+def test_prepare_fails_where_no_clip_could_be_taken(tiny_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "clips" / "a.mp4").write_bytes(b"no video")
+    caption(tmp_path / "clips" / "a.mp4", "a clip")
+    arguments = [str(tmp_path / "clips"), "--output", str(tmp_path / "out"), "--model", str(tiny_folder)]
+    with pytest.raises(UserError, match="none of the 1 clips"):
+        CliRunner().invoke(
+            prepare, [*arguments, "--size", "32x48", "--workers", "0", "--device", "cpu"], catch_exceptions=False
+        )
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import torch
 
 from heliograph.bench.report import Figures, Report
 from heliograph.bench.run import Run, in_turn, make_ours, timed
-from heliograph.bench.subject import Subject, random_subject, stored_subject
+from heliograph.bench.subject import Asked, Subject, random_subject, stored_subject
 from heliograph.bench.theirs import MakeTheirs
 from heliograph.errors import UserError
 from heliograph.media.target import write_whole
@@ -31,6 +31,7 @@ class BenchOptions:
     against: str | None = None
     steps: tuple[int, ...] | None = None
     size: tuple[int, int] | None = None
+    guidance_scale: float | None = None
     chunks: int = 6
     rounds: int = 4
     json_file: Path | None = None
@@ -75,12 +76,13 @@ def _told(name: str, work: Callable[[], Run], tell: Tell) -> Callable[[], Run]:
 
 
 def _subject(options: BenchOptions) -> Subject:
+    asked = Asked(options.steps, options.size, options.guidance_scale)
     if options.random_weights is None:
-        return stored_subject(options.model, options.device, options.dtype, options.steps, options.size)
+        return stored_subject(options.model, options.device, options.dtype, asked)
     device = options.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = torch.bfloat16 if options.dtype == "auto" else DTYPES.get(options.dtype)
     if dtype is None:
         raise UserError(f"dtype={options.dtype!r} is not known for random weights; use {', '.join(DTYPES)}")
-    return random_subject(options.random_weights, device, dtype, options.steps, options.size)
+    return random_subject(options.random_weights, device, dtype, asked)

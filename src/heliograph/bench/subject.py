@@ -13,7 +13,7 @@ from accelerate import init_empty_weights
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 
 from heliograph.checkpoint import open_model
-from heliograph.config import Guidance, MemoryConfig, SamplerConfig
+from heliograph.config import MemoryConfig, SamplerConfig
 from heliograph.engine.engine import RELEASED_SIZE, Engine, load_engine
 from heliograph.engine.placement import name_of
 from heliograph.engine.prompts import TextEmbeddings
@@ -22,6 +22,7 @@ from heliograph.model.denoiser import TransformerDenoiser
 from heliograph.model.transformer import HeliosTransformer3DModel
 from heliograph.pipeline import choose_plan
 from heliograph.presets import DISTILLED
+from heliograph.request import chosen_sampler
 from heliograph.shapes import check_size
 from heliograph.text import MAX_TEXT_TOKENS, TextEmbedding, TextEncoder
 from heliograph.vae import LatentCodec
@@ -70,16 +71,23 @@ class Subject:
             "width": self.width,
             "steps": list(schedule.steps),
             "first_chunk_steps": list(schedule.steps_for(0)),
-            "guidance_scale": schedule.guidance.scale,
+            "guidance": f"{schedule.guidance.method} {schedule.guidance.scale:g}" if schedule.guidance.is_on else "off",
             "transformer": name_of(self.engine.denoiser.dtype),
             "autoencoder": name_of(self.engine.codec.autoencoder.dtype),
         }
 
 
-def stored_subject(
-    model: str, device: str, dtype: str, steps: tuple[int, ...] | None, size: tuple[int, int] | None
-) -> Subject:
-    """A model as `generate` would run it, without guidance.
+@dataclass(frozen=True)
+class Asked:
+    """What is asked of the model; None takes its own. `size` is height and width in pixels."""
+
+    steps: tuple[int, ...] | None = None
+    size: tuple[int, int] | None = None
+    guidance_scale: float | None = None
+
+
+def stored_subject(model: str, device: str, dtype: str, asked: Asked) -> Subject:
+    """A model as `generate` would run it.
 
     Raises:
         CheckpointError: the model cannot be loaded.
@@ -87,12 +95,10 @@ def stored_subject(
     """
     folder = open_model(model)
     engine = load_engine(folder, choose_plan(folder, device, dtype))
-    return _asked(model, engine, steps, size)
+    return _subject(model, engine, asked)
 
 
-def random_subject(
-    shape: str, device: str, dtype: torch.dtype, steps: tuple[int, ...] | None, size: tuple[int, int] | None
-) -> Subject:
+def random_subject(shape: str, device: str, dtype: torch.dtype, asked: Asked) -> Subject:
     """A model of one of `SHAPES` with random weights, the released autoencoder's shape, and a text of full length.
 
     Raises:
@@ -118,7 +124,7 @@ def random_subject(
         fingerprint=f"random {shape}",
         device=place,
     )
-    return _asked(f"random weights of the {shape} shape", engine, steps, size)
+    return _subject(f"random weights of the {shape} shape", engine, asked)
 
 
 class RandomTexts:
@@ -136,13 +142,10 @@ class RandomTexts:
         )
 
 
-def _asked(name: str, engine: Engine, steps: tuple[int, ...] | None, size: tuple[int, int] | None) -> Subject:
-    height, width = size or engine.size
+def _subject(name: str, engine: Engine, asked: Asked) -> Subject:
+    height, width = asked.size or engine.size
     check_size(height, width, engine.sampler.schedule.num_levels)
-    steps = steps or engine.sampler.steps
-    doubled = tuple(2 * count for count in steps)
-    first = doubled if engine.sampler.first_chunk_steps else None
-    sampler = SamplerConfig(engine.sampler.schedule, steps, first, Guidance(), engine.sampler.block_noise)
+    sampler = chosen_sampler(engine.sampler, asked.steps, guidance_scale=asked.guidance_scale)
     return Subject(name, engine, height, width, sampler)
 
 

@@ -49,6 +49,8 @@ def their_transformer(subject: Subject) -> torch.nn.Module:
     with init_empty_weights(include_buffers=False):
         transformer = LIBRARY.HeliosTransformer3DModel(**keys)
     transformer.load_state_dict(ours.state_dict(), assign=True)
+    # Its guidance views the output flat, which fails on a token grid of one cell, whose strides are those of a view.
+    transformer.register_forward_hook(lambda _module, _inputs, outputs: (outputs[0].contiguous(),))
     return transformer.to(subject.device).eval()
 
 
@@ -80,7 +82,10 @@ def their_pipeline(subject: Subject, transformer: torch.nn.Module) -> Any:
     if schedule.num_levels == 1:
         pipeline = LIBRARY.HeliosPipeline(**parts, vae=watched)
     else:
-        pipeline = LIBRARY.HeliosPyramidPipeline(**parts, vae=watched, is_distilled=is_few_step)
+        is_zero_star = subject.sampler.guidance.method == "cfg_zero_star"
+        pipeline = LIBRARY.HeliosPyramidPipeline(
+            **parts, vae=watched, is_distilled=is_few_step, is_cfg_zero_star=is_zero_star
+        )
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
@@ -93,17 +98,20 @@ class MakeTheirs:
         self._pipeline = their_pipeline(subject, self.transformer)
         self._steps = _steps(subject)
         # Text keys are part of the transformer's work; encoding the prompt is not.
-        self._text = subject.engine.texts.of(subject.prompt).embedding
+        texts = subject.engine.texts
+        self._texts = {"prompt_embeds": texts.of(subject.prompt).embedding}
+        if subject.sampler.guidance.is_on:
+            self._texts["negative_prompt_embeds"] = texts.of("").embedding
 
     def __call__(self, subject: Subject, num_chunks: int, watch: Watch, file: Path) -> None:
         """As the examples of its documentation: the whole video, then the file."""
         self._pipeline.vae = WatchedAutoencoder(subject.engine.codec.autoencoder, watch)
         frames = self._pipeline(
-            prompt_embeds=self._text,
+            **self._texts,
             height=subject.height,
             width=subject.width,
             num_frames=num_chunks * CHUNK_FRAMES,
-            guidance_scale=1.0,
+            guidance_scale=subject.sampler.guidance.scale,
             generator=torch.Generator(subject.device).manual_seed(0),
             output_type="np",
             **self._steps,
@@ -117,7 +125,10 @@ def _steps(subject: Subject) -> dict[str, Any]:
     sampler = subject.sampler
     if sampler.schedule.num_levels == 1:
         return {"num_inference_steps": sampler.steps[0]}
+    zero_steps = sampler.guidance.zero_init_steps
     return {
         "pyramid_num_inference_steps_list": list(sampler.steps),
         "is_amplify_first_chunk": sampler.first_chunk_steps is not None,
+        "use_zero_init": zero_steps > 0,
+        "zero_steps": zero_steps - 1,  # it counts to this one, and includes it
     }

@@ -14,6 +14,7 @@ from heliograph.options import CONTEXT, PixelSize, Steps, model_options
 @click.option("--against", type=click.Choice(["diffusers"]), help="Do the same work there too, in turn.")
 @click.option("--steps", type=Steps(), help="Sampling steps on each pyramid level.  [default: the model's]")
 @click.option("--size", type=PixelSize(), help="Height x width in pixels.  [default: the model's]")
+@click.option("--guidance-scale", type=float, help="Weight of the prompt; 1 turns it off.  [default: the model's]")
 @click.option("--chunks", default=6, show_default=True, help="Chunks in a run; the first is reported apart.")
 @click.option("--rounds", default=4, show_default=True, help="Runs of each engine, in the order A-B-B-A.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write all figures to this file, too.")

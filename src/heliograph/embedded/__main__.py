@@ -62,6 +62,18 @@ def decoder(model: str, state: Path, steps: int, seconds: float) -> None:
     click.echo("decoder trained" if is_done else "not done yet: run it again", err=True)
 
 
+@commands.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--count", default=400, show_default=True)
+def prompts(file: Path, count: int) -> None:
+    """Write captions of the mix, one a line: what the teacher of stage 3 is asked for."""
+    from heliograph.embedded.mix import teaching_prompts  # noqa: PLC0415
+    from heliograph.media.target import write_whole  # noqa: PLC0415
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(file, "".join(f"{line}\n" for line in teaching_prompts(count)).encode())
+
+
 STEPS = "6,6,6"
 """Steps on each level that the embedded model is sampled with."""
 
@@ -116,12 +128,14 @@ def score(  # noqa: PLR0913, PLR0917
     sheet: Path | None,
 ) -> None:
     """Score MODEL on held-out prompts; RESULTS (JSON) gets the scores under NAME."""
-    from heliograph.embedded.score import ScorePlan, write_scores  # noqa: PLC0415 - loads torch
+    from heliograph.embedded.results import add_result  # noqa: PLC0415 - loads torch
+    from heliograph.embedded.score import ScorePlan, as_entry  # noqa: PLC0415
     from heliograph.embedded.score import score as run  # noqa: PLC0415
     from heliograph.pipeline import HeliosPipeline  # noqa: PLC0415
 
     plan = ScorePlan(prompts, chunks, steps, first_chunk_steps, guidance_scale)
-    write_scores(results, {name: (plan, run(HeliosPipeline.from_pretrained(model), plan, sheet))})
+    pipeline = HeliosPipeline.from_pretrained(model)
+    add_result(results, name, pipeline, as_entry(plan, run(pipeline, plan, sheet)))
 
 
 @commands.command()
@@ -132,19 +146,71 @@ def score(  # noqa: PLR0913, PLR0917
 def ceiling(model: str, results: Path, prompts: int, chunks: int) -> None:
     """What true clips score once they went through MODEL's autoencoder; RESULTS gets it as `ceiling`."""
     from heliograph.embedded.render import open_codec  # noqa: PLC0415 - loads torch
-    from heliograph.embedded.score import ScorePlan, write_scores  # noqa: PLC0415
+    from heliograph.embedded.results import merge_results  # noqa: PLC0415
+    from heliograph.embedded.score import ScorePlan, as_entry  # noqa: PLC0415
     from heliograph.embedded.score import ceiling as run  # noqa: PLC0415
     from heliograph.embedded.start import HEIGHT, WIDTH  # noqa: PLC0415
 
     plan = ScorePlan(prompts, chunks)
-    write_scores(results, {"ceiling": (plan, run(open_codec(model), plan, (HEIGHT, WIDTH)))})
+    merge_results(results, {"ceiling": as_entry(plan, run(open_codec(model), plan, (HEIGHT, WIDTH)))})
 
 
 @commands.command()
-@click.option("--results", type=click.Path(path_type=Path), default="docs/evidence/embedded.json", show_default=True)
+@click.argument("model")
+@click.argument("results", type=click.Path(path_type=Path))
+@click.option("--videos", default=6, show_default=True)
+@click.option("--chunks", default=131, show_default=True, help="Chunks of each; 131 are three minutes.")
+@click.option("--film", type=click.Path(path_type=Path), help="Picture of each video over its length.")
+def endurance(model: str, results: Path, videos: int, chunks: int, film: Path | None) -> None:
+    """Measure drift, seams and faults of long videos of MODEL beside true clips; RESULTS gets `endurance`."""
+    from heliograph.embedded.endurance import EndurancePlan  # noqa: PLC0415 - loads torch
+    from heliograph.embedded.endurance import endurance as run  # noqa: PLC0415
+    from heliograph.embedded.results import add_result, write_film  # noqa: PLC0415
+    from heliograph.pipeline import HeliosPipeline  # noqa: PLC0415
+
+    pipeline = HeliosPipeline.from_pretrained(model)
+    figures, looks = run(pipeline, EndurancePlan(videos, chunks), _tell)
+    add_result(results, "endurance", pipeline, figures)
+    if film is not None:
+        write_film(film, looks)
+
+
+@commands.command()
+@click.argument("model")
+@click.argument("results", type=click.Path(path_type=Path))
+@click.option("--videos", default=20, show_default=True)
+def steering(model: str, results: Path, videos: int) -> None:
+    """Measure starts from pictures and clips, and prompts that change midway; RESULTS gets `steering`."""
+    from heliograph.embedded.results import add_result  # noqa: PLC0415 - loads torch
+    from heliograph.embedded.steering import SteeringPlan  # noqa: PLC0415
+    from heliograph.embedded.steering import steering as run  # noqa: PLC0415
+    from heliograph.pipeline import HeliosPipeline  # noqa: PLC0415
+
+    pipeline = HeliosPipeline.from_pretrained(model)
+    add_result(results, "steering", pipeline, run(pipeline, SteeringPlan(videos), _tell))
+
+
+@commands.command()
+@click.argument("results", type=click.Path(path_type=Path))
+@click.option("--clips", default=300, show_default=True)
+@click.option("--size", default=128, show_default=True, help="Pixels of a side.")
+def checkers(results: Path, clips: int, size: int) -> None:
+    """Read true clips of the whole world, clean and damaged; RESULTS gets the shares right under `SIZE px`."""
+    from heliograph.embedded.checking import check_checkers  # noqa: PLC0415 - loads torch
+    from heliograph.embedded.results import merge_results  # noqa: PLC0415
+
+    merge_results(results, {f"{size} px": check_checkers(clips, size, _tell)})
+
+
+def _tell(line: str) -> None:
+    click.echo(line, err=True)
+
+
+@commands.command()
+@click.option("--results", type=click.Path(path_type=Path), default="docs/evidence", show_default=True)
 @click.option("--page", type=click.Path(path_type=Path), default="docs/evidence.md", show_default=True)
 def evidence(results: Path, page: Path) -> None:
-    """Write the page of evidence from stored results."""
+    """Write the page of evidence, and its plots, from the folder of stored results."""
     from heliograph.embedded.evidence import write_evidence  # noqa: PLC0415 - loads torch
 
     write_evidence(results, page)

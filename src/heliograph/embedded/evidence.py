@@ -1,49 +1,203 @@
-"""The page of evidence, written from stored results: `docs/evidence.md` from `docs/evidence/embedded.json`."""
+"""The page of evidence, written from stored results alone: `docs/evidence.md` from the files in `docs/evidence/`.
+
+embedded.json    shares of held-out prompts that were followed, by model and sampling
+bars.json        long videos beside true clips; starts and prompt changes
+checkers.json    how far the checkers can be trusted
+*.png            contact sheets, written when the videos were made
+"""
 
 import json
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from heliograph.embedded.endurance import PROPERTIES
 from heliograph.errors import UserError
+from heliograph.evaluate.plots import curve_plot, number
+from heliograph.evaluate.statistics import share_interval
+
+Results = Mapping[str, Any]
 
 COLUMNS = ("scene", "time", "colour", "kind", "direction", "pan", "count", "size", "motion", "speed")
-"""Attributes in the order of the table."""
+"""Attributes in the order of the tables."""
 
 HEAD = """# Evidence
 
-Written by `python -m heliograph.embedded evidence` from `docs/evidence/embedded.json`; not edited by hand.
+Written by `python -m heliograph.embedded evidence` from the files in `docs/evidence`; not edited by hand. Brackets
+hold 95 % intervals: of means the bootstrap over videos, of shares Wilson's.
+"""
 
-## The embedded model
+FOLLOWING = """## Prompts are followed
 
 Prompts are held-out combinations of the mix that the model was trained on (mostly one subject, medium or big), in
 held-out words and phrases, every attribute named. A cell is the share of prompts for which plain code
-(`heliograph.evaluate.truth`) read the attribute back from the video as it was asked, and in brackets how many prompts
-it could be judged for. `ceiling` is true clips of the world put through the model's autoencoder and read in the same
-way: what no model above this autoencoder can be expected to beat. Chance is 20 % for the scene, 33 % for the hour,
-12.5 % for the colour, 50 % for the direction.
+(`heliograph.evaluate.truth`) read the attribute back from the video as it was asked. `ceiling` is true clips of the
+world put through the model's autoencoder and read in the same way: what no model above this autoencoder can be
+expected to beat. Chance is 20 % for the scene, 33 % for the hour, 12.5 % for the colour, 50 % for the direction.
+"""
+
+ENDURANCE = """## Long videos
+
+{num} videos of {minutes:.1f} minutes, and true clips of the world of the same content and length. Drift is how far
+a property of the last 15 % lies from that of the first 15 %, in levels of 255; the bar is twice that of true clips.
+"""
+
+STEERING = """## What is given is kept, what is changed changes
+
+Videos that start from the first frame, or the first {given} frames, of a true clip, {seconds} s later; and videos
+whose prompt changes in one attribute after three chunks, read from the fourth chunk after the change on.
+"""
+
+CHECKERS = """## The checkers
+
+Shares of true clips of the whole world (every count, size and motion, 99 frames) that the checkers read right, as
+rendered and damaged: white noise of deviation 12, a Gaussian blur of 1 % of the height, nine tenths of the light,
+JPEG of quality 40. A score above is only as good as the first row.
 """
 
 
-def write_evidence(results: Path, page: Path) -> None:
-    """Write the page anew.
+def write_evidence(folder: Path, page: Path) -> None:
+    """Write the page and its plots anew.
 
     Raises:
         UserError: there are no results.
     """
-    try:
-        entries: dict[str, Any] = json.loads(results.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{results} cannot be read ({error}); run the scoring phase first") from error
-    lines = ["", "| videos | chunks | s a chunk | " + " | ".join(COLUMNS) + " |", "| --- " * (3 + len(COLUMNS)) + "|"]
-    for name, entry in entries.items():
-        cells = [_cell(entry, column) for column in COLUMNS]
-        seconds = f"{entry['seconds_per_chunk']:.2f}"
-        lines.append(f"| {name} | {entry['plan']['num_chunks']} | {seconds} | " + " | ".join(cells) + " |")
+    parts: Sequence[tuple[str, Callable[[Results, Path], list[str]]]] = (
+        ("embedded.json", _following),
+        ("bars.json", _bars),
+        ("checkers.json", _checkers),
+    )
+    if not any((folder / name).exists() for name, _ in parts):
+        raise UserError(f"{folder} holds no results; run the scoring phase first")
+    lines = [HEAD]
+    for name, write in parts:
+        if (folder / name).exists():
+            lines += write(_read(folder / name), folder)
     page.parent.mkdir(parents=True, exist_ok=True)
-    page.write_text(HEAD + "\n".join(lines) + "\n", encoding="utf-8")
+    page.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def _cell(entry: dict[str, Any], column: str) -> str:
+def _read(file: Path) -> Results:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file} cannot be read ({error}); measure again") from error
+
+
+def _following(entries: Results, folder: Path) -> list[str]:
+    rows = [
+        [name, str(entry["plan"]["num_chunks"]), f"{entry['seconds_per_chunk']:.2f}"]
+        + [_judged(entry, column) for column in COLUMNS]
+        for name, entry in entries.items()
+    ]
+    sheet = _picture(folder / "sheet.png", "three frames of each of the first videos, as shipped", folder)
+    return [FOLLOWING, *_table(["videos", "chunks", "s a chunk", *COLUMNS], rows), *sheet]
+
+
+def _judged(entry: Results, column: str) -> str:
+    """A share and its interval, from the share and the number judged."""
     if column not in entry["shares"]:
         return "–"
-    return f"{100 * entry['shares'][column]:.0f} % ({entry['counts'][column]})"
+    count = entry["counts"][column]
+    return _percent(vars(share_interval(round(entry["shares"][column] * count), count)))
+
+
+def _bars(results: Results, folder: Path) -> list[str]:
+    lines: list[str] = []
+    if "endurance" in results:
+        lines += _endurance(results["endurance"], folder)
+    if "steering" in results:
+        lines += _steering(results["steering"])
+    return lines
+
+
+def _endurance(found: Results, folder: Path) -> list[str]:
+    model, world = found["model"]["metrics"], found["world"]["metrics"]
+    rows = []
+    for name in model:
+        ratio = model[name]["mean"] / world[name]["mean"] if world[name]["mean"] else None
+        rows.append([name, _figure(model[name]), _figure(world[name]), "–" if ratio is None else f"{ratio:.2f}"])
+    kept = [
+        [name, *(_share(share) for side in ("model", "world") for share in found[side]["kept"][name])]
+        for name in found["model"]["kept"]
+    ]
+    lines = [ENDURANCE.format(num=found["model"]["num"], minutes=found["seconds"] / 60)]
+    lines += [_about(found), *_table(["", "model", "true clips", "ratio"], rows)]
+    lines += ["Shares of videos whose first and last four seconds show what was asked:", ""]
+    lines += _table(["", "model, first", "model, last", "true, first", "true, last"], kept)
+    lines += _picture(folder / "film.png", "each long video over its length", folder)
+    for name in PROPERTIES:
+        curves = [[each[name] for each in found[side]["curves"]] for side in ("model", "world")]
+        (folder / f"drift-{name}.svg").write_text(_standalone(curve_plot(name, curves)), encoding="utf-8")
+    plots = " ".join(f"![{name} over time](evidence/drift-{name}.svg)" for name in PROPERTIES)
+    return [*lines, f"Over time, the model blue, true clips orange: {', '.join(PROPERTIES)}.", "", plots, ""]
+
+
+def _steering(found: Results) -> list[str]:
+    rows = [
+        [
+            name,
+            str(found[name]["num"]),
+            *(_percent(found[name][attribute]) for attribute in ("scene", "kind", "colour")),
+        ]
+        for name in ("image", "video")
+    ]
+    changes = [
+        [
+            name,
+            str(found[name]["num"]),
+            *(_percent(found[name][each]) for each in ("before", "after", "scene", "no cut")),
+        ]
+        for name in ("colour", "time")
+    ]
+    return [
+        STEERING.format(given=66, seconds=10),
+        _about(found),
+        *_table(["start", "videos", "scene kept", "subject kept", "colour kept"], rows),
+        *_table(["change", "videos", "right before", "right after", "scene kept", "no cut"], changes),
+    ]
+
+
+def _checkers(results: Results, _folder: Path) -> list[str]:
+    rows = []
+    for size, damages in results.items():
+        for damage in sorted(damages, key=lambda name: name != "clean"):
+            read = damages[damage]
+            cells = [_share(read[name]["share"], 1) if name in read else "–" for name in COLUMNS]
+            rows.append([size, damage, str(max(each["num"] for each in read.values())), *cells])
+    return [CHECKERS, *_table(["size", "", "clips", *COLUMNS], rows)]
+
+
+def _about(found: Results) -> str:
+    steps = ",".join(map(str, found["steps"]))
+    sampled = f"steps {steps}, guidance {found['guidance_scale']:g}"
+    return f"Weights `{found['weights']}`, {sampled}, commit `{found['commit']}`.\n"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    lines = [head, ["---"] * len(head), *rows]
+    return [*("| " + " | ".join(cells) + " |" for cells in lines), ""]
+
+
+def _figure(found: Results) -> str:
+    between = "" if found["low"] is None else f" [{number(found['low'])}, {number(found['high'])}]"
+    return number(found["mean"]) + between
+
+
+def _percent(found: Results) -> str:
+    between = "" if found["low"] is None else f" [{100 * found['low']:.0f}, {100 * found['high']:.0f}]"
+    return f"{100 * found['mean']:.0f} %{between}"
+
+
+def _share(value: float, digits: int = 0) -> str:
+    return f"{100 * value:.{digits}f} %"
+
+
+def _picture(file: Path, caption: str, folder: Path) -> list[str]:
+    return [f"![{caption}]({folder.name}/{file.name})", ""] if file.exists() else []
+
+
+def _standalone(svg: str) -> str:
+    """An SVG that a page can show as a picture: with its namespace, a background, and a font."""
+    head = '<svg xmlns="http://www.w3.org/2000/svg" style="background:#fff;font:11px sans-serif" '
+    return svg.replace("<svg ", head, 1) + "\n"

@@ -1,11 +1,11 @@
 """Scores of a model on held-out prompts of its mix: what the checkers read back from the videos, as shares."""
 
-import json
 import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +18,6 @@ from heliograph.data.diorama.render import render
 from heliograph.data.world import unit_pixels
 from heliograph.embedded.mix import mixed_record
 from heliograph.evaluate.truth import Reader
-from heliograph.media.target import write_whole
 from heliograph.pipeline import HeliosPipeline
 from heliograph.shapes import CHUNK_FRAMES
 from heliograph.vae import LatentCodec, to_uint8
@@ -116,9 +115,6 @@ def write_sheet(file: Path, clips: Sequence[Clip]) -> None:
     picture.resize((picture.width * 2, picture.height * 2), Image.Resampling.NEAREST).save(file)
 
 
-def write_scores(file: Path, entries: Mapping[str, tuple[ScorePlan, Scores]]) -> None:
-    """Add entries to a file of results, by name."""
-    there = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    new = {name: {"plan": asdict(plan), **asdict(result)} for name, (plan, result) in entries.items()}
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(file, json.dumps(there | new, indent=2, sort_keys=True).encode() + b"\n")
+def as_entry(plan: ScorePlan, scores: Scores) -> dict[str, Any]:
+    """Scores and how they were made, to store under a name."""
+    return {"plan": asdict(plan), **asdict(scores)}

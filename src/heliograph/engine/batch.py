@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from heliograph.engine.session import Chunk, Session
+from heliograph.engine.pictures import Chunk
+from heliograph.engine.session import Session
 from heliograph.memory import Tier, Tiers
 from heliograph.model.denoiser import ChunkContext, Condition, Prompt
 from heliograph.model.memo import Memo
@@ -42,9 +43,9 @@ def next_chunks(sessions: Sequence[Session]) -> list[Chunk]:
     branches = [session.branches(session.history.tiers(CHUNK_LATENTS), session.num_chunks) for session in sessions]
     sampler = make_sampler(first.request.sampler, first.num_chunks, h, w)
     *_, latents = denoise_chunk(first.engine.denoiser, noise, _join(branches), sampler, together)
-    chunks = []
-    for session, own in zip(sessions, latents.split(1), strict=True):
-        chunks.append(Chunk(session.num_chunks, session.decode(own, session.history), own))
+    pairs = zip(sessions, latents.split(1), strict=True)
+    begun = [session.begin_decoding(own, session.history) for session, own in pairs]
+    chunks = [pending.wait() for pending in begun]
     for session, chunk in zip(sessions, chunks, strict=True):  # only now, so that a failure changes none of them
         session.history = session.history.push(chunk.latents)
     return chunks

@@ -3,16 +3,19 @@
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
 
-from heliograph.checkpoint import ModelFolder, load_transformer, read_json, tensor_table
-from heliograph.config import MemoryConfig, SamplerConfig
-from heliograph.engine.offload import offload_blocks
+from heliograph.checkpoint import ModelFolder, read_json, tensor_table
+from heliograph.config import EXACT, MemoryConfig, SamplerConfig, SpeedConfig
+from heliograph.engine.decoders import choose_decoder
+from heliograph.engine.machine import free_bytes
+from heliograph.engine.pictures import Pictures
 from heliograph.engine.placement import Plan
 from heliograph.engine.prompts import TextEmbeddings
-from heliograph.engine.quantise import load_int8_transformer
+from heliograph.engine.tuning import device_for_vae, resolved, tuned_denoiser, tuned_transformer
 from heliograph.model.denoiser import TransformerDenoiser
 from heliograph.presets import sampler_for
 from heliograph.request import chosen_sampler
@@ -31,7 +34,10 @@ _SAMPLES = 16
 
 @dataclass(frozen=True)
 class Engine:
-    """The parts of one model. Sessions share it; nothing in it belongs to a single video."""
+    """The parts of one model. Sessions share it; nothing in it belongs to a single video.
+
+    `approximations` are what was given up for speed, in words.
+    """
 
     denoiser: TransformerDenoiser
     texts: TextEmbeddings
@@ -42,42 +48,49 @@ class Engine:
     num_channels: int
     fingerprint: str
     device: torch.device
+    approximations: tuple[str, ...] = ()
+
+    @cached_property
+    def pictures(self) -> Pictures:
+        """From latents to frames on the host."""
+        return Pictures(self.codec)
 
 
-def load_engine(folder: ModelFolder, plan: Plan, prompts: tuple[str, ...] = ()) -> Engine:
+def load_engine(folder: ModelFolder, plan: Plan, prompts: tuple[str, ...] = (), speed: SpeedConfig = EXACT) -> Engine:
     """Load every part of a model folder, the way that the plan says.
 
     Args:
         folder: the model.
         plan: where its parts go; one of `engine.placement.plans_for`.
         prompts: where the text encoder cannot stay, these are encoded before the transformer is loaded.
+        speed: how the machine is used, and what is approximated.
 
     Raises:
         CheckpointError: a part is missing, damaged, or not what its configuration says.
+        UserError: what `speed` asks for is not there, or not possible in this way of running.
     """
     device = torch.device(plan.device)
     text_device = torch.device(plan.text_device)
     stays = plan.way in ("whole", "text encoder offloaded")
     texts = TextEmbeddings(lambda: load_text_encoder(folder, plan.dtype, text_device), stays=stays)
     texts.encode(prompts)
-    if plan.way == "int8 weights":
-        transformer = load_int8_transformer(folder, plan)
-    else:
-        transformer = load_transformer(folder, plan.dtype, plan.place)
-    if plan.way in ("blocks offloaded", "blocks on disk"):
-        offload_blocks(transformer, folder, plan)
+    speed = resolved(speed, plan)
+    transformer = tuned_transformer(folder, plan, speed)
+    size = native_size(folder.path)
     # The autoencoder runs in float32, as the reference does: its latents are what all later chunks remember.
-    autoencoder = load_autoencoder(folder, torch.float32, device)
+    autoencoder = load_autoencoder(folder, torch.float32, device_for_vae(speed.vae_device, device))
+    codec = LatentCodec(autoencoder, choose_decoder(autoencoder, size, free_bytes, speed.decoder))
     return Engine(
-        denoiser=TransformerDenoiser(transformer, device),
+        denoiser=tuned_denoiser(transformer, plan, speed),
         texts=texts,
-        codec=LatentCodec(autoencoder),
+        codec=codec,
         sampler=native_sampler(folder),
         memory=MemoryConfig(),
-        size=native_size(folder.path),
+        size=size,
         num_channels=int(folder.transformer_config.get("in_channels", 16)),
         fingerprint=fingerprint(folder),
         device=device,
+        approximations=speed.approximations,
     )
 
 

@@ -73,6 +73,14 @@ def this_machine(disk: Path) -> Machine:
     )
 
 
+def free_bytes(device: torch.device) -> int:
+    """Memory that this process can still take on a device, what PyTorch holds in reserve included."""
+    if device.type != "cuda":
+        return psutil.virtual_memory().available
+    reserved = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + reserved
+
+
 def _devices() -> Iterable[Device]:
     for index in range(torch.cuda.device_count()):
         free, total = torch.cuda.mem_get_info(index)

@@ -111,12 +111,18 @@ class Workload:
 
     @property
     def history_tokens(self) -> int:
-        """Tokens of the history: long (4×), mid (2×), short and anchor (1×), always at full resolution."""
+        """Tokens of the history."""
+        return sum(self.tier_tokens)
+
+    @property
+    def tier_tokens(self) -> tuple[int, int, int]:
+        """Tokens of the long (4×), mid (2×) and short (1×, with the anchor) tier, always at full resolution."""
         memory = MemoryConfig()
-        return sum(
+        long, mid, short = (
             math.ceil(frames / scale) * self._grid(scale)
             for frames, scale in ((memory.long, 4), (memory.mid, 2), (memory.short + memory.keeps_anchor, 1))
         )
+        return long, mid, short
 
     @property
     def num_tokens(self) -> int:
@@ -146,15 +152,17 @@ class ModelNeeds:
     def transformer_bytes(self, dtype: torch.dtype) -> int:
         """Upper estimate of one forward pass at the last pyramid level, kernels that keep no score matrix.
 
-        With n tokens, width d and feed-forward width f: the larger of two moments, rotating the keys (4 tensors n·d in
+        With n tokens, width d and feed-forward width f: the larger of two moments, rotating the keys (5 tensors n·d in
         `dtype` and 4 in float32) or the feed-forward's activation (6 tensors n·d and 2 tensors n·f in `dtype`), and
-        the float32 rotary tables, one of history and chunk apart and one of both joined.
+        the float32 rotary tables, one of history and chunk apart and one of both joined; and block 0's queries, keys
+        and values of the history, which are kept through a chunk.
         """
         n, d, f, item = self.work.num_tokens, self.sizes.dim, self.sizes.ffn_dim, dtype.itemsize
-        attention = n * d * (4 * item + 4 * 4)
+        attention = n * d * (5 * item + 4 * 4)
         feed_forward = n * item * (6 * d + 2 * f)
         rotary = 2 * n * self.sizes.head_dim * 4
-        return math.ceil(SLACK * (max(attention, feed_forward) + rotary))
+        constant = 3 * self.work.history_tokens * d * item
+        return math.ceil(SLACK * (max(attention, feed_forward) + rotary + constant))
 
     def score_bytes(self, dtype: torch.dtype) -> int:
         """The score matrix of one self-attention, for devices whose kernels write it out."""

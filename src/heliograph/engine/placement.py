@@ -27,7 +27,7 @@ WAYS: Mapping[Way, str] = {
     "whole": "everything stays on the device",
     "text encoder offloaded": "the text encoder stays in host memory and runs on the CPU, seconds for each new prompt",
     "text encoder released": "prompts are encoded first, then the text encoder is freed; a new prompt loads it again",
-    "blocks offloaded": "transformer blocks that do not fit wait in host memory, one copy and not pinned, and every "
+    "blocks offloaded": "transformer blocks that do not fit wait in page-locked host memory, one copy, and every "
     "step brings them to the device; prompts are encoded first, then the text encoder is freed",
     "blocks on disk": "transformer blocks that do not fit stay in the model's files, and every step reads them there; "
     "prompts are encoded first, then the text encoder is freed",
@@ -321,7 +321,8 @@ def _streamed_plans(first: Plan, p: _Pieces, part: PartNeeds, device: Device) ->
     resident = max(0, min((device.free_bytes - fixed - active) // block, part.num_blocks - BLOCKS_IN_FLIGHT))
     waiting = (part.num_blocks - resident) * block
     on_device = fixed + resident * block + active
-    on_host = _after(first, "blocks offloaded", on_device, p.runtime + waiting)
+    # While loading, the block that is being moved to its stretch of page-locked memory is there twice.
+    on_host = _after(first, "blocks offloaded", on_device, p.runtime + waiting + block)
     on_disk = _after(first, "blocks on disk", on_device, p.runtime + BLOCKS_IN_FLIGHT * block)
     return [replace(plan, resident_blocks=resident) for plan in (on_host, on_disk)]
 

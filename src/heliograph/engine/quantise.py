@@ -4,6 +4,8 @@ Only weights are rounded, with one scale for each row. A matrix is brought back 
 multiplied: with thousands of tokens the product takes far longer than that. Not torchao's, see decision 0005.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int8
@@ -18,8 +20,15 @@ LARGEST_LEVEL = 127
 """Levels are symmetric: −127 … 127."""
 
 
-def load_int8_transformer(folder: ModelFolder, plan: Plan) -> HeliosTransformer3DModel:
+def load_rounded_transformer(
+    folder: ModelFolder, plan: Plan, round_block: Callable[[int, nn.Module], None]
+) -> HeliosTransformer3DModel:
     """Load block by block, rounding each before the next, so that only one is ever there in full.
+
+    Args:
+        folder: the model.
+        plan: where it goes.
+        round_block: rounds the block of this index.
 
     Raises:
         CheckpointError: the weights are missing, damaged or not the model's.
@@ -33,7 +42,7 @@ def load_int8_transformer(folder: ModelFolder, plan: Plan) -> HeliosTransformer3
     table = tensor_table(folder.part("transformer"))
     for index, block in enumerate(transformer.blocks):
         fill_module(block, table, plan.dtype, lambda _: device, prefix=f"blocks.{index}.")
-        round_matrices(block)
+        round_block(index, block)
     return transformer
 
 

@@ -1,14 +1,17 @@
 """A live, steerable rollout: chunk after chunk, with prompts that may change between chunks; saved, resumed, forked."""
 
-from dataclasses import dataclass, replace
+import itertools
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from torch import Tensor
 
 from heliograph.engine.engine import Engine
+from heliograph.engine.pictures import Chunk, PendingChunk
 from heliograph.engine.prompts import PromptBook
 from heliograph.engine.state import SessionState, read_state, write_state
 from heliograph.errors import StateError
@@ -22,16 +25,6 @@ from heliograph.seeds import RequestSeeds
 from heliograph.shapes import CHUNK_LATENTS
 from heliograph.text import check_prompt
 from heliograph.timeline import require_text
-from heliograph.vae import to_uint8
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """One turn of the model: 33 frames, and the float32 latents they were decoded from, on the model's device."""
-
-    index: int
-    frames: UInt8[np.ndarray, "33 h w 3"]
-    latents: Float[Tensor, "1 c 9 h2 w2"]
 
 
 class Session:
@@ -55,18 +48,22 @@ class Session:
 
     def next_chunk(self) -> Chunk:
         """Make and decode the next chunk."""
-        before = self.history
-        turn = self.next_turn()
-        return Chunk(turn.index, self.decode(turn.latents, before), turn.latents)
+        return self.begin_chunk().wait()
 
-    def decode(self, latents: Float[Tensor, "1 c 9 h w"], before: History) -> UInt8[np.ndarray, "33 h2 w2 3"]:
-        """The frames of the chunk that follows `before`, matched to the one before it where that is asked for."""
-        frames = self.engine.codec.decode_chunk(latents)
-        if self.request.matches_chunks:
+    def begin_chunk(self) -> PendingChunk:
+        """Give all work for the next chunk to the device, which may still be busy with the chunk before."""
+        before = self.history
+        return self.begin_decoding(self.next_turn().latents, before)
+
+    def begin_decoding(self, latents: Float[Tensor, "1 c 9 h w"], before: History) -> PendingChunk:
+        """Decode the chunk that follows `before`, matched to the one before it where that is asked for."""
+
+        def matched(frames: Float[Tensor, "1 3 33 h2 w2"]) -> Float[Tensor, "1 3 33 h2 w2"]:
             led = lead_in(frames, self._last_look(before)) if before.num_chunks else frames
             self._shown = before.num_chunks, fields(led[:, :, -1])
-            frames = led
-        return to_uint8(frames)[0].cpu().numpy()
+            return led
+
+        return self.engine.pictures.begin(before.num_chunks, latents, matched if self.request.matches_chunks else None)
 
     def _last_look(self, before: History) -> Fields:
         """How the last frame before a chunk looks. A session that was resumed or forked decodes that chunk again.
@@ -136,6 +133,27 @@ class Session:
         if not self.request.sampler.guidance.is_on:
             return Branches(prompt)
         return Branches(prompt, Condition(self._prompts.negative(self.request.negative_prompt), context))
+
+
+def chunks_of(session: Session, count: int | None = None) -> Iterator[Chunk]:
+    """The next `count` chunks, or chunk after chunk for ever, for whoever will not change the session on the way.
+
+    Where the device works by itself, the work for a chunk is given to it before the chunk before is waited for: it
+    then never waits for the host, and another device may decode beside it.
+    """
+    begun: deque[PendingChunk] = deque()
+    ahead = int(works_ahead(session.engine.device))
+    for _ in itertools.count() if count is None else range(count):
+        begun.append(session.begin_chunk())
+        if len(begun) > ahead:
+            yield begun.popleft().wait()
+    while begun:
+        yield begun.popleft().wait()
+
+
+def works_ahead(device: torch.device) -> bool:
+    """Whether the device takes work while it is busy; a CPU does it at once, and the first frames would come late."""
+    return device.type == "cuda"
 
 
 def resume(engine: Engine, path: str | Path) -> Session:

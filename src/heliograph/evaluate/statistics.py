@@ -1,5 +1,6 @@
 """How sure a mean is, and whether two sets of videos differ: resampling, without assumptions on the distribution."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -22,7 +23,7 @@ SEED = 0
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean over videos. `low` and `high` hold the middle 95 % of its bootstrap; None for fewer than two videos."""
+    """A mean over videos. `low` and `high` are its 95 % interval; None for a mean of fewer than two videos."""
 
     mean: float
     low: float | None
@@ -52,6 +53,17 @@ def interval(values: Sequence[float]) -> Interval:
     draws = np.random.default_rng(SEED).integers(0, len(array), (RESAMPLES, len(array)))
     low, high = np.quantile(array[draws].mean(axis=1), [0.025, 0.975])
     return Interval(float(array.mean()), float(low), float(high), len(array))
+
+
+def share_interval(num_right: int, num: int) -> Interval:
+    """The share of yes among `num` answers and its 95 % interval after Wilson (1927).
+
+    Resampling would say of four right answers out of four that the share is 100 % for certain; this does not.
+    """
+    share, z = num_right / num, 1.959964
+    middle = (share + z * z / (2 * num)) / (1 + z * z / num)
+    half = z / (1 + z * z / num) * math.sqrt(share * (1 - share) / num + z * z / (4 * num * num))
+    return Interval(share, max(0.0, middle - half), min(1.0, middle + half), num)
 
 
 def paired_test(first: Sequence[float], second: Sequence[float]) -> PairedTest:

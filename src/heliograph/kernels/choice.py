@@ -8,20 +8,29 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
-from heliograph.kernels import plain
+from heliograph.kernels import eight_bit, plain
+from heliograph.kernels.eight_bit import EightBit
 
 
 @dataclass(frozen=True)
 class Kernels:
-    """One version of the three steps, with the arguments of `plain.py`."""
+    """One version of the steps, with the arguments of `plain.py`."""
 
     name: str
     modulate: Callable[..., Tensor]
     add_gated: Callable[..., Tensor]
     norm_rotate: Callable[..., Tensor]
+    norm_silu: Callable[..., Tensor]
+    quantise: Callable[..., EightBit]
+    modulate_quantise: Callable[..., EightBit]
+    gelu_quantise: Callable[..., EightBit]
 
 
-PLAIN = Kernels("plain", plain.modulate, plain.add_gated, plain.norm_rotate)
+PLAIN = Kernels(
+    "plain",
+    *(plain.modulate, plain.add_gated, plain.norm_rotate, plain.norm_silu),
+    *(eight_bit.quantise, eight_bit.modulate_quantise, eight_bit.gelu_quantise),
+)
 
 
 def kernels_for(x: Tensor, num_stretches: int = 1) -> Kernels:
@@ -36,6 +45,17 @@ def fused_kernels() -> Kernels | None:
     """The Triton version; None where Triton is not installed."""
     if find_spec("triton") is None:
         return None
-    from heliograph.kernels import fused  # noqa: PLC0415 - importing it needs Triton
+    from heliograph.kernels import decoder, fused, fused_eight_bit  # noqa: PLC0415 - importing them needs Triton
 
-    return Kernels("triton", fused.modulate, fused.add_gated, fused.norm_rotate)
+    return Kernels(
+        "triton",
+        *(fused.modulate, fused.add_gated, fused.norm_rotate, decoder.norm_silu),
+        *(fused_eight_bit.quantise, fused_eight_bit.modulate_quantise, fused_eight_bit.gelu_quantise),
+    )
+
+
+def eight_bit_product(x: Tensor) -> Callable[..., Tensor]:
+    """How 8-bit rows are multiplied where `x` is: on tensor cores that know the format, else emulated exactly."""
+    if x.is_cuda and torch.cuda.get_device_capability(x.device) >= (8, 9):
+        return eight_bit.multiply_on_gpu
+    return eight_bit.multiply

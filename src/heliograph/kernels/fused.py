@@ -78,6 +78,7 @@ def _norm_rotate_kernel(  # noqa: PLR0913, PLR0917
     sin,
     out,
     num_tokens,
+    row_stride,
     dim,
     half,
     eps,
@@ -86,9 +87,10 @@ def _norm_rotate_kernel(  # noqa: PLR0913, PLR0917
     row = tl.program_id(0).to(tl.int64)
     pairs = tl.arange(0, BLOCK)
     inside = 2 * pairs < dim
+    source = row * row_stride + 2 * pairs
     start = row * dim + 2 * pairs
-    even = tl.load(x + start, mask=inside, other=0.0).to(tl.float32)
-    odd = tl.load(x + start + 1, mask=inside, other=0.0).to(tl.float32)
+    even = tl.load(x + source, mask=inside, other=0.0).to(tl.float32)
+    odd = tl.load(x + source + 1, mask=inside, other=0.0).to(tl.float32)
     factor = tl.rsqrt((tl.sum(even * even, axis=0) + tl.sum(odd * odd, axis=0)) / dim + eps)
     kind = out.dtype.element_ty
     # Rounded between norm and rotation, where the plain version is.
@@ -138,10 +140,13 @@ def norm_rotate(
     eps: float,
 ) -> Float[Tensor, "b n k e"]:
     """`plain.norm_rotate` in one kernel."""
-    x, cos, sin = x.contiguous(), cos.contiguous(), sin.contiguous()
-    (b, n, dim), half = x.shape, cos.shape[1]
-    out = torch.empty_like(x)
-    _norm_rotate_kernel[(b * n,)](x, weight.float(), cos, sin, out, n, dim, half, eps, BLOCK=_block(dim // 2))
+    cos, sin, (b, n, dim), half = cos.contiguous(), sin.contiguous(), x.shape, cos.shape[1]
+    # The queries of a packed product lie between its keys and values: their rows are read where they are.
+    if x.stride(2) != 1 or (b > 1 and x.stride(0) != n * x.stride(1)):
+        x = x.contiguous()
+    out = torch.empty((b, n, dim), dtype=x.dtype, device=x.device)
+    scale, stride = weight.float(), x.stride(1)
+    _norm_rotate_kernel[(b * n,)](x, scale, cos, sin, out, n, stride, dim, half, eps, BLOCK=_block(dim // 2))
     return out.view(b, n, dim // (2 * half), 2 * half)
 
 

@@ -1,4 +1,4 @@
-"""The memory-bound steps of a transformer block in plain PyTorch: these define what the fused kernels must give.
+"""The memory-bound steps of block and decoder in plain PyTorch: these define what the fused kernels must give.
 
 A token sequence is made of stretches (history, chunk), `lengths` tokens each; modulation has one row for each stretch,
 which is never expanded to every token. Statistics, modulation and gates are float32; results have the dtype of `x`.
@@ -67,3 +67,15 @@ def rotate(
     cos, sin = cos[:, None], sin[:, None]
     turned = torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1)
     return turned.flatten(-2).to(x.dtype)
+
+
+def norm_silu(
+    x: Float[Tensor, "b c t h w"], gamma: Float[Tensor, " c"], past: Float[Tensor, "b c p h w"]
+) -> Float[Tensor, "b c p+t h w"]:
+    """What a causal convolution of the decoder reads: `past` frames of it, then SiLU(√c·gamma·x / ‖x‖) of each cell.
+
+    The norm is over channels. Statistics and activation are float32 or wider, the result has the dtype of `x`.
+    """
+    wide = torch.promote_types(x.dtype, torch.float32)
+    normed = F.normalize(x.to(wide), dim=1) * (x.shape[1] ** 0.5 * gamma.to(wide)[:, None, None, None])
+    return torch.cat([past, F.silu(normed).to(x.dtype)], dim=2)

@@ -13,6 +13,10 @@ from jaxtyping import UInt8
 EXACT = Interpolation.BICUBIC | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP | Interpolation.ACCURATE_RND
 """How colour is thinned out to half resolution and filled in again."""
 
+ONE_THREAD = 1
+"""The scaler would start threads anew for every frame, which takes longer than a small frame itself (64×64: 0.29 ms a
+frame against 0.03; 384×640: the same). The pixels do not change."""
+
 UNSPECIFIED = 2
 """What a file that names no colour matrix says (ITU-T H.273)."""
 
@@ -28,6 +32,7 @@ def to_yuv(picture: UInt8[np.ndarray, "h w 3"]) -> VideoFrame:
         src_color_range=ColorRange.JPEG,
         dst_color_range=ColorRange.MPEG,
         interpolation=EXACT,
+        threads=ONE_THREAD,
     )
     frame.color_primaries = ColorPrimaries.BT709
     frame.color_trc = ColorTrc.BT709
@@ -43,4 +48,5 @@ def to_rgb(frame: VideoFrame) -> UInt8[np.ndarray, "h w 3"]:
         src_colorspace=guess if frame.colorspace == UNSPECIFIED else None,
         dst_color_range=ColorRange.JPEG,
         interpolation=EXACT,
+        threads=ONE_THREAD,
     )

@@ -11,7 +11,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from heliograph.kernels.choice import kernels_for
+from heliograph.kernels.eight_bit import EightBit
+from heliograph.model.float8 import Float8Linear
 from heliograph.model.packed import TokenLayout, attend_packed, can_attend_packed
+from heliograph.model.packing import product
+from heliograph.model.past import Past, Rows
 from heliograph.model.rope import Rotary
 
 ScaleMode = Literal["per_head", "scalar"]
@@ -55,6 +59,7 @@ class Attention(nn.Module, AttentionModuleMixin):
         self.norm_q = nn.RMSNorm(dim, eps=eps)
         self.norm_k = nn.RMSNorm(dim, eps=eps)
         self.processor = KernelChoice()
+        self.by_products = False
 
     def split(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n k e"]:
         """The width divided among heads."""
@@ -64,11 +69,33 @@ class Attention(nn.Module, AttentionModuleMixin):
         self, query: Float[Tensor, "b n k e"], key: Float[Tensor, "b m k e"], value: Float[Tensor, "b m k e"]
     ) -> Float[Tensor, "b n k e"]:
         """softmax(q·kᵀ/√e)·v without any mask, by the kernel that was chosen."""
+        if self.by_products:
+            return attend_by_products(query, key, value)
         return dispatch_attention_fn(query, key, value, backend=self.processor._attention_backend)
 
     def leave(self, mixed: Float[Tensor, "b n k e"], query: Float[Tensor, "b n k e"]) -> Float[Tensor, "b n d"]:
         """Heads joined, output projection, in the dtype of the query."""
         return self.to_out[0](mixed.flatten(2).to(query.dtype))
+
+
+def attend_by_products(
+    query: Float[Tensor, "b n k e"], key: Float[Tensor, "b m k e"], value: Float[Tensor, "b m k e"]
+) -> Float[Tensor, "b n k e"]:
+    """softmax(q·kᵀ/√e)·v as two products with all scores in memory, in the dtype of `value`.
+
+    In bfloat16 on a CPU, forward and backward together take a third of the time of PyTorch's own kernel (docs/log.md).
+    Scores are rounded to that dtype, which training bears; sampling keeps the kernel, which holds them in float32.
+    """
+    q, k, v = (rearrange(x.to(value.dtype), "b n k e -> b k n e") for x in (query, key, value))
+    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+    return rearrange(scores.softmax(dim=-1) @ v, "b k n e -> b n k e")
+
+
+def use_products(network: nn.Module) -> None:
+    """Let every attention of the network run as `attend_by_products`."""
+    for module in network.modules():
+        if isinstance(module, Attention):
+            module.by_products = True
 
 
 class RotaryNorm(nn.RMSNorm):
@@ -93,21 +120,54 @@ class SelfAttention(Attention):
     def __init__(self, dim: int, num_heads: int, eps: float, history_scale: ScaleMode | None) -> None:
         super().__init__(dim, num_heads, eps)
         self.norm_q, self.norm_k = RotaryNorm(dim, eps), RotaryNorm(dim, eps)
+        self.to_qkv: Float8Linear | None = None
         if history_scale is not None:
             self.history_key_scale = nn.Parameter(torch.ones(num_heads if history_scale == "per_head" else 1))
         self.amplifies_history = history_scale is not None
 
     def forward(
-        self, x: Float[Tensor, "b n d"], rotary: Rotary, layout: TokenLayout, asking: TokenLayout
+        self,
+        x: Float[Tensor, "b n d"] | EightBit,
+        rotary: Rotary,
+        layout: TokenLayout,
+        asking: TokenLayout,
+        past: Past,
     ) -> Float[Tensor, "b m d"]:
         """Mix the tokens of each sequence, as a rule one. Only the last of them, those `asking`, get their mix."""
         count = sum(asking.lengths)
-        query, key = self.norm_q(self.to_q(x[:, -count:]), rotary.last(count)), self.norm_k(self.to_k(x), rotary)
-        value = self.split(self.to_v(x))
+        known = past.known(lambda: self.rows(x[:, : past.length], rotary.first(past.length), layout.history))
+        if known is None:
+            rows = self.rows(x, rotary, layout, count)
+        else:
+            later = x[:, past.num_known :]
+            rows = known.before(self.rows(later, rotary.last(later.shape[1]), layout.chunk), count)
+        past.note(rows)
+        mixed = self._mix_apart(rows.query, rows.key, rows.value, layout)
+        return self.leave(mixed, rows.query)
+
+    def rows(
+        self,
+        x: Float[Tensor, "b n d"] | EightBit,
+        rotary: Rotary,
+        layout: TokenLayout,
+        num_asking: int | None = None,
+    ) -> Rows:
+        """Queries of the last `num_asking` tokens (None: of all), keys and values of all."""
+        count = x.shape[1] if num_asking is None else num_asking
+        query, key, value = self._products(x, count)
+        query, key = self.norm_q(query, rotary.last(count)), self.norm_k(key, rotary)
         if self.amplifies_history:
             pieces = zip(layout.split(key), layout.stretches, strict=True)
             key = torch.cat([self._amplify(k) if stretch.is_history else k for k, stretch in pieces], dim=1)
-        return self.leave(self._mix_apart(query, key, value, layout), query)
+        return Rows(query, key, self.split(value))
+
+    def _products(self, x: Float[Tensor, "b n d"] | EightBit, count: int) -> tuple[Float[Tensor, "b _ d"], ...]:
+        """Queries of the last `count` tokens, keys and values of all, not normed yet."""
+        if self.to_qkv is None:
+            assert isinstance(x, Tensor)
+            return product(x, (self.to_q, self.to_k, self.to_v), count)
+        query, key, value = self.to_qkv(x).chunk(3, dim=-1)
+        return query[:, -count:], key, value
 
     def _mix_apart(self, query: Tensor, key: Tensor, value: Tensor, layout: TokenLayout) -> Float[Tensor, "b n k e"]:
         """Attention within each sequence: block-diagonal, by a kernel for it where there is one."""

@@ -17,6 +17,7 @@ from heliograph.model.attention import CrossAttention, ScaleMode, SelfAttention,
 from heliograph.model.embed import NUM_MODULATIONS
 from heliograph.model.memo import Memo
 from heliograph.model.packed import TokenLayout
+from heliograph.model.past import Past, Rows
 from heliograph.model.rope import Rotary
 
 
@@ -82,22 +83,31 @@ class TransformerBlock(nn.Module):
         rotary: Rotary,
         text: TextSource,
         leaving: TokenLayout,
+        past: Past,
     ) -> Float[Tensor, "b m d"]:
         """Tokens after the block, in the dtype they came in.
 
         `leaving` are the last of them, those that anybody reads: all but after the last block, where nobody reads the
-        history. The others are attended to, and then forgotten.
+        history. The others are attended to, and then forgotten. `past` is what is known of the history already.
         """
         kernels = kernels_for(tokens, len(layout.lengths))
         shift, scale, *_ = _modulation(self.scale_shift_table, layout)
-        entering = kernels.modulate(tokens, shift, scale, layout.lengths, self.eps)
-        mixed = self.attn1(entering, rotary, layout, leaving)
+        modulate = kernels.modulate if self.attn1.to_qkv is None else kernels.modulate_quantise
+        entering = modulate(tokens, shift, scale, layout.lengths, self.eps)
+        mixed = self.attn1(entering, rotary, layout, leaving, past)
 
         rows, lengths = _modulation(self.scale_shift_table, leaving), leaving.lengths
         tokens = kernels.add_gated(tokens[:, -sum(lengths) :], mixed, rows[2], lengths)
         tokens = self._read(tokens, leaving, text.keys(self.attn2))
-        entering = kernels.modulate(tokens, rows[3], rows[4], lengths, self.eps)
+        entering = modulate(tokens, rows[3], rows[4], lengths, self.eps)
         return kernels.add_gated(tokens, self.ffn(entering), rows[5], lengths)
+
+    def history_rows(self, history: Float[Tensor, "b n d"], layout: TokenLayout, rotary: Rotary) -> Rows:
+        """Queries, keys and values of history tokens that come into this block; `layout` and `rotary` are theirs."""
+        shift, scale, *_ = _modulation(self.scale_shift_table, layout)
+        kernels = kernels_for(history)
+        modulate = kernels.modulate if self.attn1.to_qkv is None else kernels.modulate_quantise
+        return self.attn1.rows(modulate(history, shift, scale, layout.lengths, self.eps), rotary, layout)
 
     def _read(self, tokens: Tensor, layout: TokenLayout, keys: TextKeys) -> Float[Tensor, "b n d"]:
         """The text, read by the chunk's tokens; history tokens pass by where the model was trained so."""

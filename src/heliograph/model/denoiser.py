@@ -1,11 +1,13 @@
 """The transformer as a denoiser: float32 latents in, float32 velocity out, with its memos kept in the right places."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from heliograph.config import HistoryReuse
 from heliograph.memory import Tier, Tiers
 from heliograph.model.memo import Memo, Memos
 from heliograph.model.transformer import HeliosTransformer3DModel
@@ -38,10 +40,21 @@ class Condition:
 class TransformerDenoiser:
     """Runs the transformer in its own dtype. Tables and timestep rows are remembered as long as this object lives."""
 
-    def __init__(self, transformer: HeliosTransformer3DModel, device: torch.device | None = None) -> None:
-        """Run `transformer` on `device`, which differs from where its weights are while blocks wait elsewhere."""
+    def __init__(
+        self,
+        transformer: HeliosTransformer3DModel,
+        device: torch.device | None = None,
+        history_reuse: HistoryReuse = "off",
+    ) -> None:
+        """Run `transformer` on `device`, which differs from where its weights are while blocks wait elsewhere.
+
+        `history_reuse` other than "off" is an approximation, see `model/past.py`.
+        """
         self.transformer = transformer
+        self.run: Callable[..., Tensor] = transformer
+        """What is called with the transformer's arguments: the transformer, or recordings of it."""
         self.device = device or transformer.device
+        self.history_reuse: HistoryReuse = history_reuse
         self._memo = Memo()
 
     @property
@@ -63,6 +76,6 @@ class TransformerDenoiser:
 
     def __call__(self, x: Tensor, timestep: float, condition: Condition) -> Float[Tensor, "b c t h w"]:
         """Velocity of `x` (float32) at `timestep`, float32."""
-        memos = Memos(self._memo, condition.prompt.memo, condition.context.memo)
-        out = self.transformer(x.to(self.dtype), timestep, condition.prompt.embedding, condition.context.tiers, memos)
+        memos = Memos(self._memo, condition.prompt.memo, condition.context.memo, self.history_reuse)
+        out = self.run(x.to(self.dtype), timestep, condition.prompt.embedding, condition.context.tiers, memos)
         return out.float()

@@ -34,7 +34,8 @@ class TwoLinears(nn.Module):
 def sinusoid(timestep: Float[Tensor, " b"], dim: int) -> Float[Tensor, "b dim"]:
     """cos(t·g_j), then sin(t·g_j), g_j = 10000^(−2j/dim), in float32. Timestep 0 is ones, then zeros."""
     half = dim // 2
-    frequencies = torch.exp(-torch.log(torch.tensor(1e4)) * torch.arange(half) / half).to(timestep.device)
+    place = {"device": timestep.device, "dtype": torch.float32}
+    frequencies = torch.exp(-torch.log(torch.full((), 1e4, **place)) * torch.arange(half, **place) / half)
     angles = timestep.float()[:, None] * frequencies
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
 

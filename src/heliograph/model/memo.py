@@ -1,13 +1,15 @@
 """What the transformer remembers between calls: everything that stays the same longer than one step.
 
 Three lifetimes: for the model (rotary tables, timestep rows), for the prompt (text keys and values of every block), for
-the chunk (history tokens). Whoever owns a prompt or a chunk makes its memo and drops it when it changes; after an
-adapter is loaded or merged, all of them are stale.
+the chunk (history tokens, and what block 0 makes of them). Whoever owns a prompt or a chunk makes its memo and drops it
+when it changes; after an adapter is loaded or merged, all of them are stale.
 """
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
+
+from heliograph.config import HistoryReuse
 
 Value = TypeVar("Value")
 
@@ -18,6 +20,13 @@ class Memo:
     def __init__(self) -> None:
         self._values: dict[Hashable, object] = {}
 
+    @classmethod
+    def of(cls, values: Mapping[Hashable, object]) -> "Memo":
+        """A memo that knows these values."""
+        memo = cls()
+        memo._values.update(values)
+        return memo
+
     def recall(self, key: Hashable, make: Callable[[], Value]) -> Value:
         """The value of `key`, made now if it is not known yet."""
         if key not in self._values:
@@ -27,6 +36,14 @@ class Memo:
     def holds(self, key: Hashable) -> bool:
         """Whether `key` is known."""
         return key in self._values
+
+    def value(self, key: Hashable) -> object:
+        """The value of a key that is known."""
+        return self._values[key]
+
+    def items(self) -> list[tuple[Hashable, object]]:
+        """All that is known."""
+        return list(self._values.items())
 
 
 class Forgetful(Memo):
@@ -39,11 +56,21 @@ class Forgetful(Memo):
 
 @dataclass(frozen=True)
 class Memos:
-    """The three memos of one call, by how long they live."""
+    """The three memos of one call, by how long they live, and how freely what the chunk's holds is used."""
 
     model: Memo = field(default_factory=Memo)
     prompt: Memo = field(default_factory=Memo)
     chunk: Memo = field(default_factory=Memo)
+    history_reuse: HistoryReuse = "off"
+
+    def reuse_key(self, level: Hashable) -> Hashable | None:
+        """The name of the history's rows in every block that this call shares with others; None shares none.
+
+        They depend on the prompt: the chunk's tokens have read it, and the history's attend to those.
+        """
+        if self.history_reuse == "off":
+            return None
+        return id(self.prompt), level if self.history_reuse == "level" else None
 
     @classmethod
     def forgetful(cls) -> "Memos":

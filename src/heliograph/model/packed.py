@@ -52,10 +52,17 @@ class TokenLayout:
     @property
     def read(self) -> "TokenLayout":
         """The tokens that the output is made of: the chunk of one sequence; of several, all."""
-        if len(self.sequences) > 1:
-            return self
-        chunk = self.stretches[-1]
-        return TokenLayout((chunk,), (chunk.length,))
+        return self if len(self.sequences) > 1 else self.chunk
+
+    @property
+    def history(self) -> "TokenLayout":
+        """The history of one sequence."""
+        return TokenLayout(self.stretches[:1], (self.stretches[0].length,))
+
+    @property
+    def chunk(self) -> "TokenLayout":
+        """The chunk of one sequence."""
+        return TokenLayout(self.stretches[-1:], (self.stretches[-1].length,))
 
     @classmethod
     def join(cls, layouts: "Sequence[TokenLayout]") -> "TokenLayout":

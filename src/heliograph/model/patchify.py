@@ -7,6 +7,7 @@ frames and the anchor cost 2400 tokens at 384×640 instead of 19,200.
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from einops import rearrange, repeat
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -47,8 +48,13 @@ def to_tokens(conv: nn.Module, latents: Float[Tensor, "b c t h w"]) -> tuple[Flo
     base = getattr(conv, "base_layer", conv)
     assert isinstance(base, nn.Conv3d), base
     t, h, w = base.kernel_size
-    tokens = conv(pad_to_multiple(latents, (t, h, w)))
-    return rearrange(tokens, "b d t h w -> b (t h w) d"), Grid(*tokens.shape[2:])
+    cells = pad_to_multiple(latents, (t, h, w))
+    grid = Grid(cells.shape[2] // t, cells.shape[3] // h, cells.shape[4] // w)
+    if conv is not base:
+        return rearrange(conv(cells), "b d t h w -> b (t h w) d"), grid
+    # Kernel and stride are alike, so it is one matrix product; as a convolution it takes several times as long.
+    patches = rearrange(cells, "b c (t i) (h j) (w k) -> b (t h w) (c i j k)", i=t, j=h, k=w)
+    return F.linear(patches, base.weight.flatten(1), base.bias), grid
 
 
 def from_tokens(tokens: Float[Tensor, "b n q"], grid: Grid, patch: Patch) -> Float[Tensor, "b c t h w"]:

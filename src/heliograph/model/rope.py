@@ -6,11 +6,12 @@ float32 whatever the model's dtype: bfloat16 cannot tell consecutive positions a
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange, repeat
-from jaxtyping import Float
+from jaxtyping import Complex, Float
 from torch import Tensor
 
 
@@ -20,6 +21,15 @@ class Rotary:
 
     cos: Float[Tensor, "n e"]
     sin: Float[Tensor, "n e"]
+
+    def first(self, count: int) -> "Rotary":
+        """The tables of the first tokens."""
+        return Rotary(self.cos[:count], self.sin[:count])
+
+    @cached_property
+    def turns(self) -> Complex[Tensor, "n e"]:
+        """cos + i·sin: a pair of channels as a complex number, multiplied by this, is turned."""
+        return torch.complex(self.cos, self.sin)
 
     def last(self, count: int) -> "Rotary":
         """The tables of the last tokens."""

@@ -24,8 +24,10 @@ from heliograph.memory import Tiers
 from heliograph.model.attention import ScaleMode
 from heliograph.model.block import BlockConfig, TextSource, TransformerBlock
 from heliograph.model.embed import ConditionEmbedder, TimeRow
+from heliograph.model.lean import LeanBlocks, can_run_lean
 from heliograph.model.memo import Forgetful, Memo, Memos
 from heliograph.model.packed import Part, Stretch, TokenLayout
+from heliograph.model.past import CONSTANT, PastSource, are_known
 from heliograph.model.patchify import (
     Grid,
     from_tokens,
@@ -124,6 +126,12 @@ class HeliosTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheM
         self.norm_out = OutputNorm(dim, eps)
         self.proj_out = nn.Linear(dim, (out_channels or in_channels) * math.prod(self.patch))
         self.gradient_checkpointing = False
+        self.lean: LeanBlocks | None = None
+
+    def run_lean(self) -> bool:
+        """Sample by `model/lean.py` from now on where that can be done: plain blocks on a CPU; says whether."""
+        self.lean = LeanBlocks(self.blocks) if can_run_lean(self.blocks) else None
+        return self.lean is not None
 
     def forward(
         self,
@@ -170,9 +178,42 @@ class HeliosTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheM
         rotary = Rotary.join([self._rotary(tiers, grid, tokens.device) for grid in grids])
         layouts = [self._layout(past, chunk, part, memo) for chunk, part in zip(chunks, parts, strict=True)]
         layout = TokenLayout.join(layouts)
-        tokens, _ = self._run_blocks(tokens, layout, rotary, text, memo, ())
+        history = PastSource(memo, 0, None, self.history_is_clean)
+        tokens, _ = self._run_blocks(tokens, layout, rotary, text, memo, history, ())
         sequences = zip(layout.split_sequences(tokens), layouts, grids, strict=True)
         return tuple(self._leave(*sequence) for sequence in sequences)
+
+    def remember(
+        self,
+        x: Float[Tensor, "b c t h w"],
+        timestep: float,
+        text: Float[Tensor, "b l d_text"],
+        tiers: Tiers | None,
+        memos: Memos,
+    ) -> None:
+        """Fill the memos with all that `forward` with these arguments would recall, without running the blocks.
+
+        For whoever replays a recorded forward. Libraries that move weights do not see this call.
+        """
+        t, h, w = self.patch
+        grid = Grid(x.shape[2] // t, x.shape[3] // h, x.shape[4] // w)
+        rotary = memos.model.recall(_streams(tiers, grid), lambda: self._rotary(tiers, grid, x.device))
+        self._time(timestep, x, memos.model)
+        if not memos.prompt.holds(("keys", len(self.blocks) - 1)):
+            projected = self.condition_embedder.text(text)
+            for index, block in enumerate(self._blocks()):
+                TextSource(index, projected, memos.prompt).keys(block.attn2)
+        if tiers is None:
+            return
+        past = memos.chunk.recall("history", lambda: self._history(tiers))
+        if self.history_is_clean:
+            length = past.shape[1]
+            layout = TokenLayout((Stretch(length, self._time(0.0, x, memos.model), is_history=True),), (length,))
+            first = self._blocks()[0]
+            memos.chunk.recall(CONSTANT, lambda: first.history_rows(past, layout, rotary.first(length)))
+
+    def _blocks(self) -> "list[TransformerBlock]":
+        return list(self.blocks)  # pyright: ignore[reportReturnType] - a list of modules does not know their class
 
     def init_tier_patches(self) -> None:
         """Start the tier patches from the patch embedding: each token the mean of the short tokens it stands for."""
@@ -183,13 +224,27 @@ class HeliosTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheM
     ) -> tuple[Float[Tensor, "b c t h w"], tuple[Float[Tensor, "b d t2 h2 w2"], ...]]:
         """Velocity of one chunk, and its tokens after each of `blocks`."""
         chunk, grid = to_tokens(self.patch_embedding, part.x)
-        past = None if tiers is None else memos.chunk.recall("history", lambda: self._history(tiers))
         rotary = memos.model.recall(_streams(tiers, grid), lambda: self._rotary(tiers, grid, chunk.device))
+        reuse = None if tiers is None else memos.reuse_key(grid)
+        if tiers is None or are_known(memos.chunk, reuse, len(self.blocks)):
+            past, rotary = None, rotary.last(chunk.shape[1])
+        else:
+            past = memos.chunk.recall("history", lambda: self._history(tiers))
         layout = self._layout(past, chunk, part, memos.model)
-        tokens, kept = self._run_blocks(_after(past, chunk), layout, rotary, text, memos.prompt, blocks)
+        if self._runs_lean(part, reuse, blocks):
+            assert self.lean is not None
+            tokens = self.lean(past, chunk, layout, rotary, self._text_sources(text, memos.prompt))
+            return self._leave(tokens, layout, grid), ()
+        history = PastSource(memos.chunk, 0 if past is None else past.shape[1], reuse, self.history_is_clean)
+        tokens, kept = self._run_blocks(_after(past, chunk), layout, rotary, text, memos.prompt, history, blocks)
         chunks = (k[:, -chunk.shape[1] :] for k in kept)
         features = (rearrange(k, "b (t h w) d -> b d t h w", t=grid.t, h=grid.h, w=grid.w) for k in chunks)
         return self._leave(tokens, layout, grid), tuple(features)
+
+    def _runs_lean(self, part: Part, reuse: Hashable | None, blocks: tuple[int, ...]) -> bool:
+        """Whether this call can go through the lean blocks, which sample exactly and know nothing else."""
+        is_sampling = not torch.is_grad_enabled() and not isinstance(part.timestep, Tensor)
+        return self.lean is not None and is_sampling and reuse is None and not blocks
 
     def _history(self, tiers: Tiers) -> Float[Tensor, "b n d"]:
         """History tokens in sequence order: long, mid, short."""
@@ -225,29 +280,39 @@ class HeliosTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheM
             return self.condition_embedder.time(timestep.float(), x.dtype)
         return memo.recall(
             ("time", timestep),
-            lambda: self.condition_embedder.time(torch.tensor([timestep], device=x.device), x.dtype),
+            lambda: self.condition_embedder.time(torch.full((1,), timestep, device=x.device), x.dtype),
         )
 
     def _run_blocks(
-        self, tokens: Tensor, layout: TokenLayout, rotary: Rotary, text: Tensor, memo: Memo, kept: tuple[int, ...]
+        self,
+        tokens: Tensor,
+        layout: TokenLayout,
+        rotary: Rotary,
+        text: Tensor,
+        memo: Memo,
+        history: PastSource,
+        kept: tuple[int, ...],
     ) -> tuple[Float[Tensor, "b m d"], list[Float[Tensor, "b _ d"]]]:
         """The tokens that are read after the last block, and all tokens after each of the blocks `kept`."""
-        has_keys = memo.holds(("keys", len(self.blocks) - 1))
-        projected = None if has_keys else self.condition_embedder.text(text)
         outputs: dict[int, Tensor] = {}
-        for index, block in enumerate(self.blocks):
-            source = TextSource(index, projected, memo)
+        for index, (block, source) in enumerate(zip(self.blocks, self._text_sources(text, memo), strict=True)):
             run = partial(checkpoint, block, use_reentrant=False) if self._saves_memory() else block
             leaving = layout.read if index == len(self.blocks) - 1 else layout
-            tokens = run(tokens, layout, rotary, source, leaving)
+            tokens = run(tokens, layout, rotary, source, leaving, history.of(index))
             if index in kept:
                 outputs[index] = tokens
         return tokens, [outputs[index] for index in kept]
 
+    def _text_sources(self, text: Tensor, memo: Memo) -> list[TextSource]:
+        """The text for each block; it is projected only if a block may still need it."""
+        has_keys = memo.holds(("keys", len(self.blocks) - 1))
+        projected = None if has_keys else self.condition_embedder.text(text)
+        return [TextSource(index, projected, memo) for index in range(len(self.blocks))]
+
     def _leave(self, tokens: Tensor, layout: TokenLayout, grid: Grid) -> Float[Tensor, "b c t h w"]:
         """Velocity of the chunk, whose tokens are the last stretch of a sequence."""
         chunk = layout.stretches[-1]
-        out = self.norm_out(tokens[:, -chunk.length :], chunk.time)
+        out = self.norm_out(tokens[:, -chunk.length :], chunk.time).to(self.proj_out.weight.dtype)
         return from_tokens(self.proj_out(out), grid, self.patch)
 
     def _saves_memory(self) -> bool:
@@ -257,7 +322,7 @@ class HeliosTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheM
 
 def _after(past: Tensor | None, chunk: Tensor) -> Float[Tensor, "b n d"]:
     """The chunk's tokens after those of the history, where there is one."""
-    return chunk if past is None else torch.cat([past, chunk], dim=1)
+    return chunk if past is None else torch.cat([past.expand(chunk.shape[0], -1, -1), chunk], dim=1)
 
 
 def _streams(tiers: Tiers | None, grid: Grid) -> tuple[Hashable, ...]:

@@ -1,13 +1,16 @@
 """Small pictures of what was made, and figures of how it looks."""
 
 import io
+from collections.abc import Iterator
 from pathlib import Path
 
+import av
 import numpy as np
+from av.container import InputContainer
 from jaxtyping import UInt8
 from PIL import Image
 
-from heliograph.media.frames import iter_video
+from heliograph.media.colour import to_rgb
 from heliograph.media.stills import scaled_size
 from heliograph.media.target import write_whole
 from heliograph.serve.records import Figures
@@ -40,19 +43,49 @@ def figures_of(frames: UInt8[np.ndarray, "f h w 3"]) -> Figures:
 
 def write_stills(video: Path, num_frames: int, height: int, width: int, thumbnail: Path, spritesheet: Path) -> None:
     """The thumbnail (WebP, the middle frame) and the spritesheet (JPEG) of a finished video. Raises OutputError."""
-    wanted = sorted({round(place) for place in np.linspace(0, num_frames - 1, SHEET_FRAMES)} | {num_frames // 2})
-    kept = {number: frame for number, frame in enumerate(iter_video(video, height, width)) if number in wanted}
+    places = [round(place) for place in np.linspace(0, num_frames - 1, SHEET_FRAMES)]
+    kept = frames_at(video, {*places, num_frames // 2})
     middle = Image.fromarray(kept[num_frames // 2])
     write_whole(thumbnail, _encoded(middle, max(height, width), "WEBP"))
-    shown = [kept[round(place)] for place in np.linspace(0, num_frames - 1, SHEET_FRAMES)]
     cell_height, cell_width = scaled_size(height, width, min(SHEET_SIDE, max(height, width)))
     rows = SHEET_FRAMES // SHEET_COLUMNS
     sheet = Image.new("RGB", (cell_width * SHEET_COLUMNS, cell_height * rows))
-    for number, frame in enumerate(shown):
+    for number, place in enumerate(places):
         row, column = divmod(number, SHEET_COLUMNS)
-        cell = Image.fromarray(frame).resize((cell_width, cell_height), Image.Resampling.LANCZOS)
+        cell = Image.fromarray(kept[place]).resize((cell_width, cell_height), Image.Resampling.LANCZOS)
         sheet.paste(cell, (column * cell_width, row * cell_height))
     write_whole(spritesheet, _encoded(sheet, max(sheet.size), "JPEG"))
+
+
+def frames_at(video: Path, numbers: set[int]) -> dict[int, UInt8[np.ndarray, "h w 3"]]:
+    """Some frames of a video that this server made, by number. No more is decoded than from the key frame before each.
+
+    A long video would else keep the finisher from live sessions for seconds.
+    """
+    found = {}
+    with av.open(f"file:{video}") as container:
+        decoder = container.streams.video[0].codec_context
+        for first, group in _groups(container):
+            wanted = [number - first for number in numbers if first <= number < first + len(group)]
+            if not wanted:
+                continue
+            frames = [frame for packet in group[: max(wanted) + 1] for frame in decoder.decode(packet)]
+            frames += decoder.decode(None)
+            decoder.flush_buffers()
+            found |= {first + offset: to_rgb(frames[offset]) for offset in wanted}
+    return found
+
+
+def _groups(container: InputContainer) -> Iterator[tuple[int, list[av.Packet]]]:
+    """Packets from one key frame to the next, and the number of the first; made here, so frames are in order."""
+    first, group = 0, []
+    for packet in container.demux(video=0):
+        if packet.size and packet.is_keyframe and group:
+            yield first, group
+            first, group = first + len(group), []
+        if packet.size:
+            group.append(packet)
+    yield first, group
 
 
 def _encoded(picture: Image.Image, side: int, kind: str) -> bytes:

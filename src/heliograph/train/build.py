@@ -18,6 +18,7 @@ from heliograph.data.world import WorldClips, WorldSource
 from heliograph.data.world_cache import CACHE_FILE, WorldCacheSource, code_digest, read_cache_info
 from heliograph.embedded.render import MIX
 from heliograph.errors import CheckpointError
+from heliograph.model.attention import use_products
 from heliograph.model.transformer import HeliosTransformer3DModel
 from heliograph.shapes import check_size
 from heliograph.text import TextEncoder, clean, load_text_encoder
@@ -101,6 +102,8 @@ def build_stage(
         CheckpointError: a starting point is not found, of another architecture, or damaged.
     """
     student = _student(config)
+    if parallel.device.type == "cpu" and config.loop.precision == "bfloat16":
+        use_products(student)
     parallel.place(student, config.layout)
     memory = MemoryConfig()
     if text_encoder is not None:

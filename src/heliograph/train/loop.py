@@ -12,7 +12,7 @@ from statistics import fmean
 from typing import Any, Literal, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.nn.utils import get_total_norm
 
@@ -26,15 +26,13 @@ from heliograph.train.journal import Recorder
 from heliograph.train.lora import whole_tensor
 from heliograph.train.parallel import LossRunner, Parallel
 from heliograph.train.stage import Loss, ParameterGroup, Stage
+from heliograph.train.updates import Updates
 
 RateShape = Literal["constant", "warmup", "cosine"]
 Precision = Literal["float32", "bfloat16"]
 
 STUDENT = "student"
 """The group whose parameters are averaged and sampled from."""
-
-MOMENTS = ("exp_avg", "exp_avg_sq", "step")
-"""What AdamW remembers of each parameter."""
 
 
 class DivergedError(UserError):
@@ -122,7 +120,7 @@ class Trainer:
         self.stage, self.config, self.parallel = stage, config, parallel
         self.groups = dict(stage.trainable())
         assert all(group.parameters for group in self.groups.values()), f"nothing to train in {list(self.groups)}"
-        self.optimisers = {name: _optimiser(group) for name, group in self.groups.items()}
+        self.updates = {name: Updates(group) for name, group in self.groups.items()}
         self.ema = Ema(self.groups[STUDENT].parameters, ema, parallel.mesh()) if ema else None
         self.loader = Loader(source, parallel.rank, parallel.world)
         self.checkpoints = Checkpoints(folder / "checkpoints", parallel, config.keep_checkpoints)
@@ -209,7 +207,7 @@ class Trainer:
 
     def _update(self, name: str, parts: list[Any]) -> dict[str, float]:
         """Gradient and update of one group."""
-        group, optimiser = self.groups[name], self.optimisers[name]
+        group = self.groups[name]
         draw = list(self.groups).index(name)
         losses = []
         for number, draws in enumerate(parts):
@@ -227,11 +225,9 @@ class Trainer:
         norm = _total_norm(group)
         self._check_finite(name, figures, norm)
         _clip(group, norm)
-        rate = group.learning_rate * self.config.rate_at(self.step)
-        optimiser.param_groups[0]["lr"] = rate
-        optimiser.step()
-        for each in self.optimisers.values():  # a critic's loss may have reached the student's parameters too
-            each.zero_grad(set_to_none=True)
+        rate = self.updates[name].step(self.config.rate_at(self.step))
+        for each in self.updates.values():  # a critic's loss may have reached the student's parameters too
+            each.zero_grad()
         return figures | {f"gradient/{name}": norm, f"rate/{name}": rate}
 
     def _figures(self, name: str, losses: list[Loss]) -> dict[str, float]:
@@ -259,13 +255,13 @@ class Trainer:
             on_sample(self.step)
 
     def _tensors(self) -> Tensors:
-        """Everything that changes, by name: trained parameters, AdamW's moments, averages."""
+        """Everything that changes, by name: trained parameters, the optimisers' moments, averages."""
         tensors: Tensors = {}
         for name, group in self.groups.items():
             for key, parameter in group.parameters.items():
                 tensors[f"weights/{name}/{key}"] = parameter.detach()
-                moments = _moments(self.optimisers[name], parameter)
-                tensors |= {f"{moment}/{name}/{key}": moments[moment] for moment in MOMENTS}
+                moments = self.updates[name].moments(key)
+                tensors |= {f"{moment}/{name}/{key}": value for moment, value in moments.items()}
         if self.ema:
             tensors |= {f"ema/{key}": average for key, average in self.ema.averages.items()}
         return tensors
@@ -273,32 +269,15 @@ class Trainer:
     def _adopt(self, tensors: Tensors) -> None:
         """Use what was loaded; weights and averages were filled in place."""
         for name, group in self.groups.items():
-            for key, parameter in group.parameters.items():
-                self.optimisers[name].state[parameter] = {m: tensors[f"{m}/{name}/{key}"] for m in MOMENTS}
+            updates = self.updates[name]
+            for key in group.parameters:
+                updates.adopt(key, {m: tensors[f"{m}/{name}/{key}"] for m in updates.moment_names(key)})
 
 
 def _means(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """The mean of each figure over the steps that have it: not every step updates every group."""
     names = dict.fromkeys(name for row in rows for name in row)
     return {name: fmean(row[name] for row in rows if name in row) for name in names}
-
-
-def _optimiser(group: ParameterGroup) -> torch.optim.AdamW:
-    return torch.optim.AdamW(
-        list(group.parameters.values()),
-        lr=group.learning_rate,
-        betas=group.betas,
-        weight_decay=group.weight_decay,
-        eps=1e-8,
-    )
-
-
-def _moments(optimiser: torch.optim.AdamW, parameter: nn.Parameter) -> Mapping[str, Tensor]:
-    """What the optimiser remembers of a parameter; zeros, as it would begin with, before its first update."""
-    if optimiser.state[parameter]:
-        return optimiser.state[parameter]
-    zeros = torch.zeros_like(parameter, memory_format=torch.preserve_format).detach()
-    return {"exp_avg": zeros, "exp_avg_sq": zeros.clone(), "step": torch.tensor(0.0)}
 
 
 def _total_norm(group: ParameterGroup) -> float:

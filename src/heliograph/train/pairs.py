@@ -47,12 +47,15 @@ class Teacher:
 
 @dataclass(frozen=True)
 class PairsInfo:
-    """What all files of a folder have in common; `size` is height and width in pixels."""
+    """What all files of a folder have in common; `size` is height and width in pixels, the rest is the teacher's."""
 
     model: str
     size: Size
     num_chunks: int
     seed: int
+    steps: tuple[int, ...]
+    guidance_scale: float
+    negative: str
 
 
 def read_prompts(file: Path) -> list[str]:
@@ -94,7 +97,11 @@ def make_pairs(
         (output / PAIRS_FOLDER).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{output} cannot be written ({error.strerror}); choose another place") from error
-    _settle(output, PairsInfo(teacher.model, size, plan.num_chunks, seed))
+    sampler = plan.teacher
+    _settle(
+        output,
+        PairsInfo(teacher.model, size, plan.num_chunks, seed, sampler.steps, sampler.guidance.scale, teacher.negative),
+    )
     made = 0
     for number, prompt in enumerate(prompts):
         file = output / PAIRS_FOLDER / f"{number:05}.safetensors"
@@ -162,7 +169,7 @@ def read_pairs_info(folder: Path) -> PairsInfo:
     file = folder / PAIRS_FILE
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
-        return PairsInfo(**{**values, "size": tuple(values["size"])})
+        return PairsInfo(**{**values, "size": tuple(values["size"]), "steps": tuple(values["steps"])})
     except FileNotFoundError:
         raise DataError(f"{folder} holds no {PAIRS_FILE}; make pairs with heliograph prepare --ode-pairs") from None
     except (OSError, TypeError, ValueError, KeyError) as error:

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from heliograph.checkpoint import ModelFolder, load_transformer, open_model, read_json
-from heliograph.config import MemoryConfig
+from heliograph.config import Guidance, MemoryConfig
 from heliograph.data.clips import SIZES, ClipRecord, ClipRules, DataError, Size
 from heliograph.data.prepare import Encoders, Prepared, prepare
 from heliograph.data.shards import SKIPPED_FILE
@@ -43,6 +43,10 @@ class PrepareOptions:
     device: str
     seed: int
     ode_pairs: bool
+    steps: tuple[int, ...] | None
+    guidance_scale: float | None
+    negative_prompt: str | None
+    chunks: int | None
     quiet: bool
 
 
@@ -69,6 +73,11 @@ def _prepare_clips(options: PrepareOptions, parallel: Parallel) -> list[str]:
     with Counter("clips", is_quiet=options.quiet) as counter:
         done = prepare(
             options.source, options.output, encoders, rules, num_workers=options.workers, on_clip=counter.on_clip
+        )
+    if done.total and done.skipped == done.total:
+        raise DataError(
+            f"none of the {done.total} clips in {options.source} could be taken; "
+            f"{options.output / SKIPPED_FILE} says why of each"
         )
     if options.quiet:
         return []
@@ -115,7 +124,7 @@ def _prepare_pairs(options: PrepareOptions, parallel: Parallel) -> list[str]:
         model=options.model,
         denoiser=TransformerDenoiser(network, parallel.device),
         encode=lambda prompt: text.encode([prompt]).embedding,
-        negative=NEGATIVE_PROMPT,
+        negative=NEGATIVE_PROMPT if options.negative_prompt is None else options.negative_prompt,
         memory=MemoryConfig(),
     )
     with Counter("prompts", is_quiet=options.quiet) as counter:
@@ -123,12 +132,23 @@ def _prepare_pairs(options: PrepareOptions, parallel: Parallel) -> list[str]:
             prompts,
             options.output,
             teacher,
-            OdePlan(),
+            pair_plan(options),
             size,
             seed=options.seed,
             on_pair=lambda done: counter.tick(done, len(prompts), prompts[done - 1]),
         )
     return [] if options.quiet else [f"{options.output}: pairs of {len(prompts)} prompts, {made} of them new"]
+
+
+def pair_plan(options: PrepareOptions) -> OdePlan:
+    """How pairs are made: the recipe, with what the options change of it."""
+    plan = OdePlan()
+    teacher = replace(
+        plan.teacher,
+        steps=options.steps or plan.teacher.steps,
+        guidance=plan.teacher.guidance if options.guidance_scale is None else Guidance(options.guidance_scale),
+    )
+    return replace(plan, teacher=teacher, num_chunks=plan.num_chunks if options.chunks is None else options.chunks)
 
 
 def _text_encoder(folder: ModelFolder, device: torch.device) -> TextEncoder:

@@ -95,6 +95,14 @@ class TrainConfig:
         """Independent draws that a batch needs: one for each group of parameters."""
         return 2 if isinstance(self.stage, DistillConfig) else 1
 
+    @property
+    def has_muon(self) -> bool:
+        """Whether matrices are updated by Muon."""
+        stage = self.stage
+        if isinstance(stage, DistillConfig):
+            return stage.student_optimiser.has_muon or stage.critic_optimiser.has_muon
+        return stage.optimiser.has_muon
+
     def __post_init__(self) -> None:
         is_distilled = isinstance(self.stage, DistillConfig)
         if self.batch_size < 1:
@@ -111,6 +119,8 @@ class TrainConfig:
             )
         if self.network is not None and self.adapter is not None:
             raise UserError(f"{self.name}: a network from scratch is trained whole; leave the adapter out")
+        if self.has_muon and "shard" in (self.layout, self.scores_layout if is_distilled else "replicate"):
+            raise UserError(f"{self.name}: Muon needs whole matrices; use --layout replicate")
         if self.trains_text and is_distilled:
             raise UserError(f"{self.name}: the text encoder stays as it is in distillation")
 
@@ -295,7 +305,15 @@ def _embedded() -> tuple[TrainConfig, ...]:
         stage=AdaptConfig("logit_normal", CORRECT_PAST, Optimiser(1.5e-3, (0.9, 0.99), 1e-2)),
         start=StartPoint("tiny"),
         adapter=None,
-        loop=LoopConfig(500, rate="warmup", warmup_steps=100, checkpoint_every=100, keep_checkpoints=2, seed=50),
+        loop=LoopConfig(
+            500,
+            rate="warmup",
+            warmup_steps=100,
+            precision="bfloat16",
+            checkpoint_every=100,
+            keep_checkpoints=2,
+            seed=50,
+        ),
         batch_size=8,
         kind="base",
         size=(64, 64),
@@ -310,24 +328,24 @@ def _embedded() -> tuple[TrainConfig, ...]:
         stage=MultiscaleConfig(
             repeats=(1, 1, 1),
             past=CORRECT_PAST,
-            optimiser=Optimiser(1.5e-3, (0.9, 0.99), 1e-2),
+            optimiser=Optimiser(2e-3, (0.9, 0.99), 1e-2, has_muon=True),
             emphasis=(4.0, 2.0, 1.0),
         ),
-        loop=replace(adapt.loop, max_steps=3600, rate="cosine", seed=51),
+        loop=replace(adapt.loop, max_steps=5200, rate="cosine", seed=51),
+        batch_size=16,
         kind="mid",
         network=None,
-        ema=EmaConfig(0.995, 200),
+        ema=EmaConfig(0.998, 200),
     )
     ode = replace(
         adapt,
         name="embedded-ode",
-        stage=OdeConfig(num_chunks=3, weight=1.0, optimiser=Optimiser(3e-4, (0.9, 0.99), 1e-3)),
-        loop=replace(adapt.loop, max_steps=200, rate="cosine", warmup_steps=10, seed=52),
-        batch_size=4,
+        stage=OdeConfig(num_chunks=2, weight=1.0, optimiser=Optimiser(5e-4, (0.9, 0.99), 1e-3, has_muon=True)),
+        loop=replace(adapt.loop, max_steps=400, rate="cosine", warmup_steps=20, seed=52),
         kind="distilled",
         network=None,
         trains_text=False,
-        ema=EmaConfig(0.98, 20),
+        ema=EmaConfig(0.99, 40),
     )
     return adapt, multiscale, ode
 

@@ -52,16 +52,21 @@ class ParameterGroup:
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 1e-4
     max_grad_norm: float = 1.0
+    has_muon: bool = False
 
 
 @dataclass(frozen=True)
 class Optimiser:
-    """How AdamW updates a group of parameters; the gradient's norm over the group is clipped to `max_grad_norm`."""
+    """How AdamW updates a group of parameters; the gradient's norm over the group is clipped to `max_grad_norm`.
+
+    With `has_muon` the matrices of the transformer's blocks are updated by Muon instead, at the same rate.
+    """
 
     learning_rate: float
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 1e-4
     max_grad_norm: float = 1.0
+    has_muon: bool = False
 
     def __post_init__(self) -> None:
         if self.learning_rate <= 0 or self.weight_decay < 0 or self.max_grad_norm <= 0:
@@ -76,7 +81,9 @@ class Optimiser:
             for name, parameter in module.named_parameters()
             if parameter.requires_grad
         }
-        return ParameterGroup(parameters, self.learning_rate, self.betas, self.weight_decay, self.max_grad_norm)
+        return ParameterGroup(
+            parameters, self.learning_rate, self.betas, self.weight_decay, self.max_grad_norm, self.has_muon
+        )
 
 
 @runtime_checkable

@@ -1,0 +1,87 @@
+"""What each switch of fast mode does to the embedded model's scores, and to its speed on this machine.
+
+python bench/switches.py docs/benchmarks/switches.json --prompts 20
+
+Every variant makes the same held-out prompts from the same seeds; the checkers read the videos. `difference` is the
+mean distance of its frames from those of the exact run, in levels of 255. On a CPU 8-bit products are emulated, which
+costs time: the seconds of those variants say nothing about a GPU.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from heliograph.config import EXACT, SpeedConfig
+from heliograph.doctor import this_cpu
+from heliograph.embedded.score import ScorePlan, heldout_prompts, read_all
+from heliograph.media.target import write_whole
+from heliograph.pipeline import HeliosPipeline
+from heliograph.revision import revision
+from heliograph.shapes import CHUNK_FRAMES
+
+VARIANTS: Mapping[str, SpeedConfig] = {
+    "exact": EXACT,
+    "history reused in a level": SpeedConfig(history_reuse="level"),
+    "history reused in a chunk": SpeedConfig(history_reuse="chunk"),
+    "fp8": SpeedConfig(fp8=True),
+    "fp8, history reused in a level": SpeedConfig(fp8=True, history_reuse="level"),
+}
+
+
+def run(model: str, speed: SpeedConfig, plan: ScorePlan, exact: list[np.ndarray]) -> dict[str, Any]:
+    """The scores of one variant; fills `exact` with its frames where that is empty."""
+    pipe = HeliosPipeline.from_pretrained(model, device="cpu", speed=speed)
+    prompts, clips = heldout_prompts(plan.num_prompts), []
+    started = time.process_time()
+    for number, prompt in enumerate(prompts):
+        clips.append(pipe(prompt.text, num_frames=plan.num_chunks * CHUNK_FRAMES, seed=number).frames)
+    seconds = (time.process_time() - started) / (plan.num_prompts * plan.num_chunks)
+    if not exact:
+        exact.extend(clips)
+    scores = read_all(prompts, clips, seconds)
+    apart = [np.abs(a.astype(np.int16) - b).mean() for a, b in zip(clips, exact, strict=True)]
+    return {
+        "shares": dict(scores.shares),
+        "counts": dict(scores.counts),
+        "cpu_seconds_per_chunk": seconds,
+        "difference": float(np.mean(apart)),
+        "worst_difference": float(np.max(apart)),
+    }
+
+
+def main() -> None:
+    """Measure all variants, writing after each, so that what was measured is kept."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("results", type=Path)
+    parser.add_argument("--model", default="tiny")
+    parser.add_argument("--prompts", type=int, default=20)
+    parser.add_argument("--chunks", type=int, default=3)
+    arguments = parser.parse_args()
+    plan = ScorePlan(arguments.prompts, arguments.chunks)
+    exact: list[np.ndarray] = []
+    report: dict[str, Any] = {
+        "command": " ".join(["python", *sys.argv]),
+        "commit": revision(),
+        "device": this_cpu().name,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "model": arguments.model,
+        "prompts": plan.num_prompts,
+        "chunks": plan.num_chunks,
+        "variants": {},
+    }
+    for name, speed in VARIANTS.items():
+        report["variants"][name] = run(arguments.model, speed, plan, exact)
+        write_whole(arguments.results, json.dumps(report, indent=2).encode() + b"\n")
+        print(name, json.dumps(report["variants"][name]), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""Does a model hold out for minutes? Long videos beside true clips of the world of the same length and content."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from einops import rearrange
+from jaxtyping import UInt8
+
+from heliograph.data.diorama import Record
+from heliograph.data.diorama.render import render
+from heliograph.embedded.score import heldout_prompts
+from heliograph.evaluate.catalogue import BY_NAME
+from heliograph.evaluate.drift import curve
+from heliograph.evaluate.series import lookback, read_series
+from heliograph.evaluate.statistics import interval
+from heliograph.evaluate.truth import Reader
+from heliograph.pipeline import HeliosPipeline
+from heliograph.shapes import CHUNK_FRAMES, FPS
+
+Frames = UInt8[np.ndarray, "f h w 3"]
+
+PROPERTIES = ("brightness", "contrast", "saturation", "warmth", "sharpness")
+"""What may drift: colour is saturation and warmth."""
+
+SERIES = (*PROPERTIES, "changes", "thumbnails")
+
+METRICS = (
+    *(f"{name} drift" for name in PROPERTIES),
+    *("frozen", "loop", "scene cuts", "picture seam"),
+    *(f"{name} seam" for name in PROPERTIES),
+)
+"""Metrics of a long video, by their names in the catalogue."""
+
+GLANCE_FRAMES = 4 * FPS
+"""What is read back of each end of a video."""
+
+KEPT = ("scene", "time", "kind", "colour")
+"""Attributes that must be the same at both ends."""
+
+
+@dataclass(frozen=True)
+class EndurancePlan:
+    """How many videos, and how many chunks of 33 frames each."""
+
+    num_videos: int = 6
+    num_chunks: int = 131
+
+
+def endurance(
+    pipeline: HeliosPipeline, plan: EndurancePlan, tell: Callable[[str], None] = print
+) -> tuple[dict[str, Any], list[Frames]]:
+    """Make, measure and read long videos and true clips; returns figures for storage, and some frames to look at.
+
+    The frames are 12 of each of the first videos, evenly over their length.
+    """
+    height, width = pipeline.engine.size
+    reader, made, true, looks = Reader(), [], [], []
+    for number, prompt in enumerate(heldout_prompts(plan.num_videos)):
+        session = pipeline.session(prompt.text, seed=number)
+        frames = np.concatenate([session.next_chunk().frames for _ in range(plan.num_chunks)])
+        made.append(measured(frames, prompt.record, reader))
+        real = np.concatenate(list(_true_chunks(prompt.record, plan.num_chunks, height, width)))
+        true.append(measured(real, prompt.record, reader))
+        looks.append(frames[np.linspace(0, len(frames) - 1, 12).astype(int)])
+        tell(f"{number + 1}/{plan.num_videos} long videos")
+    figures = {
+        "seconds": plan.num_chunks * CHUNK_FRAMES / FPS,
+        "model": summed_up(made),
+        "world": summed_up(true),
+    }
+    return figures, looks
+
+
+def measured(frames: Frames, record: Record, reader: Reader) -> dict[str, Any]:
+    """Every metric of one video, its curves over time, and which attributes each end shows as asked."""
+    chunks = range(0, len(frames), CHUNK_FRAMES)
+    reach = lookback(SERIES)
+    pieces = [(frames[max(0, first - reach) : first + CHUNK_FRAMES], min(first, reach)) for first in chunks]
+    read = read_series(pieces, SERIES)
+    ends = [reader.check(part, record) for part in (frames[:GLANCE_FRAMES], frames[-GLANCE_FRAMES:])]
+    return {
+        "metrics": {name: BY_NAME[name].score(read, CHUNK_FRAMES) for name in METRICS},
+        "curves": {name: [round(value, 3) for value in curve(read[name])] for name in PROPERTIES},
+        "kept": {name: (ends[0][name], ends[1][name]) for name in KEPT},
+    }
+
+
+def summed_up(videos: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Means with their 95 % bootstrap intervals, curves as they are, and shares of videos with each attribute right."""
+    metrics: dict[str, Any] = {}
+    for name in METRICS:
+        found = interval([video["metrics"][name] for video in videos])
+        metrics[name] = {"mean": found.mean, "low": found.low, "high": found.high}
+    kept = {name: [sum(video["kept"][name][end] for video in videos) / len(videos) for end in (0, 1)] for name in KEPT}
+    return {"num": len(videos), "metrics": metrics, "kept": kept, "curves": [video["curves"] for video in videos]}
+
+
+def _true_chunks(record: Record, num_chunks: int, height: int, width: int) -> Iterator[Frames]:
+    for chunk in range(num_chunks):
+        frames = render([record], [chunk * CHUNK_FRAMES], CHUNK_FRAMES, height, width).frames[0]
+        yield rearrange(frames, "f c h w -> f h w c").numpy()

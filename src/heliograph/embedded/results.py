@@ -1,0 +1,50 @@
+"""Stored results: JSON files that measuring commands add to, from which the page of evidence is written."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from einops import rearrange
+from jaxtyping import UInt8
+from PIL import Image
+
+from heliograph.media.target import write_whole
+from heliograph.pipeline import HeliosPipeline
+from heliograph.revision import revision
+
+
+def merge_results(file: Path, entries: Mapping[str, Any]) -> None:
+    """Add entries to a file of results, by name; those of the same name are replaced."""
+    there = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(file, json.dumps(there | dict(entries), indent=1, sort_keys=True).encode() + b"\n")
+
+
+def add_result(file: Path, name: str, pipeline: HeliosPipeline, figures: Mapping[str, Any]) -> None:
+    """Add what was measured of a model, with how it was sampled, a digest of its weights, and the commit."""
+    sampler = pipeline.engine.sampler
+    about = {
+        "weights": weights_digest(pipeline.folder.path),
+        "steps": list(sampler.steps),
+        "guidance_scale": sampler.guidance.scale,
+        "commit": revision(),
+    }
+    merge_results(file, {name: about | dict(figures)})
+
+
+def weights_digest(folder: Path) -> str:
+    """Twelve hex digits for all weights of a model folder."""
+    digest = hashlib.blake2b(digest_size=6)
+    for file in sorted(folder.glob("*/*.safetensors")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def write_film(file: Path, looks: Sequence[UInt8[np.ndarray, "f h w 3"]], scale: int = 2) -> None:
+    """One row of frames for each video, `scale` times their size."""
+    picture = Image.fromarray(np.concatenate([rearrange(frames, "f h w c -> h (f w) c") for frames in looks]))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST).save(file)

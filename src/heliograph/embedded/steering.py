@@ -1,0 +1,104 @@
+"""Does a model take what it is given? Starts from pictures and clips of the world, and prompts that change midway."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from einops import rearrange
+
+from heliograph.data.diorama import Record
+from heliograph.data.diorama.caption import plain_caption
+from heliograph.data.diorama.record import COLOURS, TIMES, is_heldout
+from heliograph.data.diorama.render import render
+from heliograph.embedded.endurance import Frames
+from heliograph.embedded.score import heldout_prompts
+from heliograph.engine.session import Session
+from heliograph.evaluate.metrics.cuts import find_cuts
+from heliograph.evaluate.metrics.thumbnails import thumbnails
+from heliograph.evaluate.statistics import share_interval
+from heliograph.evaluate.truth import Reader
+from heliograph.pipeline import HeliosPipeline
+from heliograph.shapes import CHUNK_FRAMES, FPS
+
+START_SECONDS = 10
+"""How long a given subject and scene must stay."""
+
+GIVEN_CHUNKS = 2
+"""Length of the clip that a video goes on from."""
+
+BEFORE_CHUNKS, WITHIN_CHUNKS, READ_CHUNKS = 3, 3, 3
+"""Chunks before a prompt changes, chunks in which it must take effect, and chunks that are read after these."""
+
+KEPT = ("scene", "kind", "colour")
+
+
+@dataclass(frozen=True)
+class SteeringPlan:
+    """How many videos of each sort."""
+
+    num_videos: int = 20
+
+
+def steering(pipeline: HeliosPipeline, plan: SteeringPlan, tell: Callable[[str], None] = print) -> dict[str, Any]:
+    """Make the videos, read them back, and count; a share comes with its 95 % interval."""
+    reader = Reader()
+    found: dict[str, list[Mapping[str, bool]]] = {name: [] for name in ("image", "video", "colour", "time")}
+    for number, prompt in enumerate(heldout_prompts(plan.num_videos)):
+        height, width = pipeline.engine.size
+        given = _filmed(prompt.record, GIVEN_CHUNKS * CHUNK_FRAMES, height, width)
+        for name, start in (("image", {"image": given[0]}), ("video", {"video": given})):
+            session = pipeline.session(prompt.text, seed=number, **start)  # pyright: ignore[reportArgumentType]
+            end = _play(session, -(-START_SECONDS * FPS // CHUNK_FRAMES))[-READ_CHUNKS * CHUNK_FRAMES :]
+            right = reader.check(end, prompt.record)
+            found[name].append({attribute: right[attribute] for attribute in KEPT})
+        for name in ("colour", "time"):
+            found[name].append(_change(pipeline, prompt.record, name, number, reader))
+        tell(f"{number + 1}/{plan.num_videos} starts and changes")
+    return {name: _shares(rows) for name, rows in found.items()}
+
+
+def other_record(record: Record, attribute: str) -> Record:
+    """The same clip with another colour or at another time; never a combination that is held out."""
+    values = COLOURS if attribute == "colour" else TIMES
+    there = values.index(getattr(record, attribute))
+    for step in range(1, len(values)):
+        value = values[(there + step) % len(values)]
+        other = replace(record, **{attribute: value})
+        if attribute != "colour" or not is_heldout(other.scene, other.kind, other.colour):
+            return other
+    raise AssertionError(f"every {attribute} of {record} is held out")
+
+
+def _change(pipeline: HeliosPipeline, record: Record, attribute: str, seed: int, reader: Reader) -> dict[str, bool]:
+    """A prompt changes in one attribute: whether the attribute follows in time, the scene stays, and nothing cuts."""
+    wanted = other_record(record, attribute)
+    session = pipeline.session(plain_caption(record), seed=seed)
+    before = _play(session, BEFORE_CHUNKS)
+    session.set_prompt(plain_caption(wanted), transition_chunks=1)
+    after = _play(session, WITHIN_CHUNKS + READ_CHUNKS)
+    right = reader.check(after[WITHIN_CHUNKS * CHUNK_FRAMES :], wanted)
+    was_right = reader.check(before, record)
+    cuts = find_cuts(thumbnails(np.concatenate([before, after])))
+    return {
+        "before": was_right[attribute],
+        "after": right[attribute],
+        "scene": right["scene"],
+        "no cut": not [cut for cut in cuts if cut >= BEFORE_CHUNKS * CHUNK_FRAMES],
+    }
+
+
+def _shares(rows: Sequence[Mapping[str, bool]]) -> dict[str, Any]:
+    shares: dict[str, Any] = {"num": len(rows)}
+    for name in rows[0]:
+        share = share_interval(sum(row[name] for row in rows), len(rows))
+        shares[name] = {"mean": share.mean, "low": share.low, "high": share.high}
+    return shares
+
+
+def _play(session: Session, num_chunks: int) -> Frames:
+    return np.concatenate([session.next_chunk().frames for _ in range(num_chunks)])
+
+
+def _filmed(record: Record, num_frames: int, height: int, width: int) -> Frames:
+    return rearrange(render([record], [0], num_frames, height, width).frames[0], "f c h w -> f h w c").numpy()

@@ -1,0 +1,157 @@
+"""Which attention kernel runs: all that are installed are tried on the device, and the fastest right one is taken.
+
+Names are diffusers'. PyTorch's own kernel is always there and is what the others are compared with.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
+
+import torch
+from diffusers.models.attention_dispatch import AttentionBackendName, dispatch_attention_fn
+from jaxtyping import Float
+from torch import Tensor
+
+from heliograph.errors import UserError
+from heliograph.model.attention import Attention
+
+OWN = "native"
+"""PyTorch's own attention, whichever of its kernels it picks."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A kernel: its name, the package that it is in (None: PyTorch), and the largest error against float32.
+
+    Errors are relative to the largest value: 1 % covers rounding to bfloat16, 8-bit kernels have 10 %.
+    """
+
+    name: str
+    package: str | None
+    tolerance: float = 0.01
+
+
+EXACT_KERNELS = (
+    Candidate(OWN, None),
+    Candidate("_native_cudnn", None),
+    Candidate("_native_flash", None),
+    Candidate("flash", "flash_attn"),
+    Candidate("_flash_3", "flash_attn_interface"),
+    # There is no local package that diffusers knows for version 4: this one is fetched by the package `kernels`.
+    Candidate("flash_4_hub", "kernels"),
+)
+"""Kernels that round as PyTorch's do."""
+
+ROUNDED_KERNELS = (
+    Candidate("_sage_qk_int8_pv_fp8_cuda_sm90", "sageattention", tolerance=0.1),
+    Candidate("sage", "sageattention", tolerance=0.1),
+)
+"""Kernels that multiply in 8 bits."""
+
+PROBE_SHAPE = (1, 4560, 40, 128)
+"""Batch, tokens, heads, width of the 14B model's second level at 384 × 640."""
+
+Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What trying a kernel gave: seconds for one call, or why it cannot be used."""
+
+    name: str
+    seconds: float | None = None
+    problem: str | None = None
+
+    def __str__(self) -> str:
+        """One clause for people."""
+        return f"{self.name}: {self.problem or f'{1000 * (self.seconds or 0):.2f} ms'}"
+
+
+def probe_all(
+    candidates: Iterable[Candidate], device: torch.device, dtype: torch.dtype, shape: tuple[int, int, int, int]
+) -> list[Probe]:
+    """Try kernels on random queries, keys and values of `shape` (batch, tokens, heads, width), one after another."""
+    generator = torch.Generator(device).manual_seed(0)
+    rows = [torch.randn(shape, generator=generator, device=device).to(dtype) for _ in range(3)]
+    with torch.no_grad():
+        query, key, value = (x[:, :256].float() for x in rows)
+        want = dispatch_attention_fn(query, key, value, backend=AttentionBackendName(OWN))
+        return [_probe(candidate, rows, want) for candidate in candidates]
+
+
+def fastest(probes: Sequence[Probe]) -> Probe | None:
+    """The fastest that works; None where none does."""
+    return min((p for p in probes if p.seconds is not None), key=lambda p: p.seconds or 0.0, default=None)
+
+
+def choose_attention(name: str, device: torch.device, dtype: torch.dtype, *, is_rounded: bool = False) -> str:
+    """The kernel to run: `name` itself, or for "auto" the fastest that works; on a CPU there is only PyTorch's.
+
+    Args:
+        name: "auto", or a name of diffusers.
+        device: where the model runs.
+        dtype: in which format.
+        is_rounded: whether to take one that multiplies in 8 bits.
+
+    Raises:
+        UserError: the kernel that was asked for, or every 8-bit one, cannot be used here; says why.
+    """
+    known = {candidate.name: candidate for candidate in (*EXACT_KERNELS, *ROUNDED_KERNELS)}
+    if name != "auto" and name not in known:
+        raise UserError(f"attention={name!r} is not known; use auto or one of {', '.join(known)}")
+    if name == "auto" and not is_rounded and device.type != "cuda":
+        return OWN
+    asked = (known[name],) if name != "auto" else ROUNDED_KERNELS if is_rounded else EXACT_KERNELS
+    # What fetches a kernel from the network is only tried when it is named.
+    local = [candidate for candidate in asked if name != "auto" or candidate.package != "kernels"]
+    probes = probe_all(local, device, dtype, PROBE_SHAPE if device.type == "cuda" else (1, 256, 2, 16))
+    best = fastest(probes)
+    if best is None:
+        raise UserError(f"no such attention kernel works here ({'; '.join(map(str, probes))}); use --attention native")
+    return best.name
+
+
+def set_attention(transformer: torch.nn.Module, name: str) -> None:
+    """Make every attention of the transformer use this kernel."""
+    for module in transformer.modules():
+        if isinstance(module, Attention):
+            module.processor._attention_backend = None if name == OWN else AttentionBackendName(name)
+
+
+def _probe(candidate: Candidate, rows: list[Tensor], want: Float[Tensor, "b n k e"]) -> Probe:
+    if candidate.package is not None and find_spec(candidate.package) is None:
+        return Probe(candidate.name, problem=f"the package {candidate.package} is not installed")
+    attend = partial(dispatch_attention_fn, backend=AttentionBackendName(candidate.name))
+    try:
+        error = _error(attend(*(x[:, :256] for x in rows)), want)
+        if not error <= candidate.tolerance:
+            return Probe(candidate.name, problem=f"its error is {error:.1%}")
+        return Probe(candidate.name, seconds=_seconds(attend, rows))
+    except Exception as fault:  # a kernel may fail in any way where it was not built for the device
+        return Probe(
+            candidate.name, problem=f"it fails ({type(fault).__name__}: {str(fault).strip().splitlines()[:1]})"
+        )
+
+
+def _error(got: Tensor, want: Float[Tensor, "b n k e"]) -> float:
+    return float((got.float() - want).abs().max() / want.abs().max())
+
+
+def _seconds(attend: Attend, rows: list[Tensor], rounds: int = 5) -> float:
+    """The least time of a few calls, the first of which warms up."""
+    attend(*rows)
+    times = []
+    for _ in range(rounds):
+        _wait(rows[0].device)
+        start = time.perf_counter()
+        attend(*rows)
+        _wait(rows[0].device)
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

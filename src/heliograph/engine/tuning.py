@@ -1,0 +1,133 @@
+"""The transformer as this machine runs it fastest: loaded the way of the plan, and then what `SpeedConfig` says."""
+
+from dataclasses import replace
+from importlib.util import find_spec
+
+import torch
+
+from heliograph.checkpoint import ModelFolder, load_transformer
+from heliograph.config import Runner, SpeedConfig
+from heliograph.engine.attention import ROUNDED_KERNELS, choose_attention, set_attention
+from heliograph.engine.graphs import GraphedTransformer, capture_on_gpu, is_faster_on_gpu
+from heliograph.engine.offload import offload_blocks
+from heliograph.engine.placement import Plan
+from heliograph.engine.quantise import load_rounded_transformer, round_matrices
+from heliograph.errors import UserError
+from heliograph.model.attention import SelfAttention
+from heliograph.model.denoiser import TransformerDenoiser
+from heliograph.model.float8 import spared_blocks, to_float8
+from heliograph.model.packing import pack
+from heliograph.model.transformer import HeliosTransformer3DModel
+
+STREAMED = ("blocks offloaded", "blocks on disk")
+"""Ways of running whose blocks come and go."""
+
+
+def resolved(speed: SpeedConfig, plan: Plan) -> SpeedConfig:
+    """The same with every switch that was left to the mode on or off.
+
+    Fast mode takes what is faster where the plan runs: products in 8-bit floating point where tensor cores know the
+    format (compute capability 8.9) and all weights stay, 8-bit attention where a kernel is installed, and the
+    history's keys and values through a level's steps.
+    """
+    is_fast, device = speed.mode == "fast", torch.device(plan.device)
+    has_eight_bit = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 9)
+    kernels = [kernel for kernel in ROUNDED_KERNELS if find_spec(kernel.package or "torch")]
+    chosen = {
+        "fp8": is_fast and has_eight_bit and plan.way not in (*STREAMED, "int8 weights"),
+        "history_reuse": "level" if is_fast else "off",
+        "attention8": is_fast and device.type == "cuda" and bool(kernels) and speed.attention == "auto",
+    }
+    return replace(speed, **{name: value for name, value in chosen.items() if getattr(speed, name) is None})
+
+
+def choose_runner(asked: Runner, plan: Plan, speed: SpeedConfig) -> Runner:
+    """How the transformer's kernels are launched: "auto" records graphs on a GPU, and keeps those that are faster.
+
+    Recordings need weights that stay where they are, and forwards that are all alike: none where blocks come and go,
+    or where the history is left out of some.
+
+    Raises:
+        UserError: a runner was asked for that cannot be used with this plan.
+    """
+    is_gpu = torch.device(plan.device).type == "cuda"
+    can_record = is_gpu and plan.way not in STREAMED and (speed.history_reuse or "off") == "off"
+    if asked == "graph" and not can_record:
+        raise UserError(
+            "--runner graph needs a CUDA device that holds the whole transformer, and no --history-reuse; use eager"
+        )
+    if asked == "compile" and plan.way in STREAMED:
+        raise UserError(f"--runner compile is not possible with {plan.way!r}; use eager")
+    return asked if asked != "auto" else "graph" if can_record else "eager"
+
+
+def tuned_denoiser(transformer: HeliosTransformer3DModel, plan: Plan, speed: SpeedConfig) -> TransformerDenoiser:
+    """The denoiser over a tuned transformer, with the runner that was chosen."""
+    denoiser = TransformerDenoiser(transformer, torch.device(plan.device), speed.history_reuse or "off")
+    runner = choose_runner(speed.runner, plan, speed)
+    if runner == "graph":
+        denoiser.run = GraphedTransformer(transformer, capture_on_gpu(), is_faster_on_gpu)
+    elif runner == "compile":
+        transformer.compile_repeated_blocks()
+    return denoiser
+
+
+def tuned_transformer(folder: ModelFolder, plan: Plan, speed: SpeedConfig) -> HeliosTransformer3DModel:
+    """Load the transformer and make it fast.
+
+    Raises:
+        CheckpointError: the weights are missing, damaged or not the model's.
+        UserError: what `speed` asks for is not possible here; says why.
+    """
+    device = torch.device(plan.device)
+    if speed.fp8 and (plan.way in STREAMED or plan.way == "int8 weights"):
+        raise UserError(f"fp8 is not possible with {plan.way!r}; leave out --fp8, or use a smaller model")
+    if speed.fp8:
+        num_blocks = int(folder.transformer_config.get("num_layers", 40))
+        spared = spared_blocks(num_blocks)
+        transformer = load_rounded_transformer(
+            folder, plan, lambda index, block: None if index in spared else to_float8(block)
+        )
+    elif plan.way == "int8 weights":
+        transformer = load_rounded_transformer(folder, plan, lambda _, block: round_matrices(block))
+    else:
+        transformer = load_transformer(folder, plan.dtype, plan.place)
+    if plan.way in STREAMED:
+        offload_blocks(transformer, folder, plan)
+    elif packs(device):
+        pack_products(transformer)
+    elif device.type == "cpu" and not speed.fp8:
+        transformer.run_lean()
+    set_attention(transformer, choose_attention(speed.attention, device, plan.dtype, is_rounded=bool(speed.attention8)))
+    return transformer
+
+
+def packs(device: torch.device) -> bool:
+    """Whether one product for queries, keys and values pays: on a GPU, whose units a single one leaves idle.
+
+    On a CPU it changes the last bit and gains nothing.
+    """
+    return device.type == "cuda"
+
+
+def pack_products(transformer: HeliosTransformer3DModel) -> None:
+    """Lay the weights for queries, keys and values of every block side by side."""
+    for module in transformer.modules():
+        if isinstance(module, SelfAttention) and module.to_qkv is None:
+            pack([module.to_q, module.to_k, module.to_v])
+
+
+def device_for_vae(name: str | None, device: torch.device) -> torch.device:
+    """Where the autoencoder goes: the device of this name, or the model's.
+
+    Raises:
+        UserError: there is no such device.
+    """
+    if name is None:
+        return device
+    try:
+        chosen = torch.device(name)
+        torch.empty(1, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"there is no device {name!r} here for the autoencoder; use for example cuda:1") from error
+    return chosen

@@ -1,0 +1,58 @@
+"""Between host and device without waiting: copies go through pinned memory and are ordered on the device."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+
+def to_device(x: Float[Tensor, "..."], device: torch.device | str) -> Float[Tensor, "..."]:
+    """A tensor of the host on `device`; the host does not wait, as a copy from memory that may be moved would make it.
+
+    PyTorch keeps freed pinned memory and gives it out again, so after the first chunks nothing is pinned anew.
+    """
+    if torch.device(device).type != "cuda" or x.is_cuda:
+        return x.to(device)
+    # Fake tensors, which stand for a GPU in tests, cannot be pinned.
+    pinned = x.pin_memory() if torch.cuda.is_available() else x
+    return pinned.to(device, non_blocking=True)
+
+
+@dataclass(frozen=True)
+class Pending:
+    """Frames on their way to the host; `arrived` is None where they are there already."""
+
+    frames: UInt8[Tensor, "f h w 3"]
+    is_finite: Tensor
+    arrived: "torch.cuda.Event | None"
+
+    def wait(self) -> tuple[UInt8[np.ndarray, "f h w 3"], bool]:
+        """The frames, and whether all numbers that they were made of were finite; waits for this copy alone."""
+        if self.arrived is not None:
+            self.arrived.synchronize()
+        return self.frames.numpy(), bool(self.is_finite)
+
+
+class ToHost:
+    """Sends frames from a device to the host on a stream of its own, so that neither the host nor the next work waits.
+
+    Every copy has its own pinned memory, which the caller owns as long as it holds the frames; then it is used again.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+
+    def send(self, frames: UInt8[Tensor, "f h w 3"], is_finite: Tensor) -> Pending:
+        """Begin the copy, once the work given to the device so far is done."""
+        if self._stream is None:
+            return Pending(frames.cpu(), is_finite.cpu(), None)
+        self._stream.wait_stream(torch.cuda.current_stream(frames.device))
+        with torch.cuda.stream(self._stream):
+            here = frames.to("cpu", non_blocking=True), is_finite.to("cpu", non_blocking=True)
+            arrived = torch.cuda.Event()
+            arrived.record()
+        for tensor in (frames, is_finite):
+            tensor.record_stream(self._stream)
+        return Pending(*here, arrived)

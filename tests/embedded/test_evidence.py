@@ -1,0 +1,87 @@
+"""Evidence: what is measured of long videos, what changes and starts are judged by, and the page that is written."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from heliograph.data.diorama.record import is_heldout
+from heliograph.data.diorama.render import render
+from heliograph.embedded.checking import DAMAGES, check_checkers
+from heliograph.embedded.endurance import KEPT, METRICS, PROPERTIES, measured, summed_up
+from heliograph.embedded.evidence import write_evidence
+from heliograph.embedded.mix import mixed_record
+from heliograph.embedded.results import merge_results
+from heliograph.embedded.steering import other_record
+from heliograph.errors import UserError
+from heliograph.evaluate.truth import Reader
+
+RECORD = replace(mixed_record(3), motion="circle", pan="none", speed="slow")
+
+
+@pytest.fixture(scope="module")
+def clip() -> np.ndarray:
+    return render([RECORD], [0], 132, 64, 64).frames[0].permute(0, 2, 3, 1).contiguous().numpy()
+
+
+@pytest.fixture(scope="module")
+def checked() -> dict:
+    return check_checkers(1, 64, lambda line: None)
+
+
+def test_a_true_clip_keeps_what_it_shows_and_has_no_seams_or_faults(clip):
+    found = measured(clip, RECORD, Reader())
+    assert found["kept"] == dict.fromkeys(KEPT, (True, True))
+    assert found["metrics"]["frozen"] == 0 and found["metrics"]["scene cuts"] == 0
+    assert 0.8 < found["metrics"]["picture seam"] < 1.25
+
+
+def test_a_clip_that_darkens_and_changes_its_colour_is_seen_to(clip):
+    faded = (clip * np.linspace(1, 0.6, len(clip))[:, None, None, None]).astype(np.uint8)
+    faded[-96:] = faded[-96:, :, :, ::-1]
+    still, found = (measured(frames, RECORD, Reader()) for frames in (clip, faded))
+    assert found["metrics"]["brightness drift"] > still["metrics"]["brightness drift"] + 10
+    assert not found["kept"]["colour"][1]
+
+
+def test_a_change_of_colour_is_to_another_combination_that_training_knew():
+    for seed in range(60):
+        record = mixed_record(seed, "heldout")
+        other = other_record(record, "colour")
+        assert other.colour != record.colour and not is_heldout(other.scene, other.kind, other.colour)
+        assert other_record(record, "time").time != record.time
+
+
+def test_the_checkers_are_checked_on_every_damage(checked):
+    assert set(checked) == set(DAMAGES)
+    assert all(each["share"] in (0, 1) and each["num"] == 1 for read in checked.values() for each in read.values())
+    assert checked["clean"]["scene"]["share"] == 1
+
+
+def test_the_page_shows_every_stored_result(clip, checked, tmp_path: Path):
+    folder = tmp_path / "evidence"
+    video = measured(clip, RECORD, Reader())
+    about = {"weights": "abc", "steps": [2, 2, 2], "guidance_scale": 1.0, "commit": "c0ffee"}
+    side = summed_up([video, video])
+    share = {"mean": 0.5, "low": 0.1, "high": 0.9}
+    start = {"num": 2, "scene": share, "kind": share, "colour": share}
+    change = {"num": 2, "before": share, "after": share, "scene": share, "no cut": share}
+    scores = {"plan": {"num_chunks": 3}, "shares": {"scene": 0.75}, "counts": {"scene": 4}, "seconds_per_chunk": 0.1}
+    merge_results(folder / "embedded.json", {"as shipped": scores})
+    merge_results(folder / "bars.json", {"endurance": about | {"seconds": 180, "model": side, "world": side}})
+    steering = {"image": start, "video": start, "colour": change, "time": change}
+    merge_results(folder / "bars.json", {"steering": about | steering})
+    merge_results(folder / "checkers.json", {"64 px": checked})
+    write_evidence(folder, tmp_path / "evidence.md")
+    page = (tmp_path / "evidence.md").read_text(encoding="utf-8")
+    assert all(f"| {name} |" in page for name in METRICS)
+    assert "75 % [30, 95]" in page and "c0ffee" in page and "| 64 px | clean | 1 |" in page
+    assert all((folder / f"drift-{name}.svg").read_text().startswith("<svg xmlns") for name in PROPERTIES)
+    assert set(json.loads((folder / "bars.json").read_text())) == {"endurance", "steering"}
+
+
+def test_a_page_of_nothing_is_refused(tmp_path: Path):
+    with pytest.raises(UserError, match="holds no results"):
+        write_evidence(tmp_path, tmp_path / "evidence.md")

@@ -1,0 +1,71 @@
+"""Decoding, bytes and delivery: what arrives on the host, in what order, and what is never waited for."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from heliograph.config import SpeedConfig
+from heliograph.engine.pictures import Pictures
+from heliograph.engine.session import chunks_of
+from heliograph.pipeline import HeliosPipeline
+from heliograph.vae import LatentCodec
+
+
+@pytest.fixture(scope="module")
+def pipe(fast_folder: Path) -> HeliosPipeline:
+    return HeliosPipeline.from_pretrained(fast_folder, device="cpu", dtype="float32")
+
+
+def test_chunks_begun_ahead_are_those_made_one_by_one(pipe: HeliosPipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    session = pipe.session("a boat", seed=3, steps=(1, 1, 1))
+    one_by_one = session.fork()
+    alone = [one_by_one.next_chunk() for _ in range(3)]
+
+    ahead = session.fork()
+    waits: list[int] = []
+    begun: list[int] = []
+    begin = ahead.begin_chunk
+
+    def begin_chunk() -> object:
+        pending = begin()
+        begun.append(pending.index)
+        return pending
+
+    monkeypatch.setattr(ahead, "begin_chunk", begin_chunk)
+    monkeypatch.setattr("heliograph.engine.session.works_ahead", lambda _: True)
+    for chunk, want in zip(chunks_of(ahead, 3), alone, strict=True):
+        waits.append(len(begun))
+        assert chunk.index == want.index
+        assert np.array_equal(chunk.frames, want.frames)
+        assert torch.equal(chunk.latents, want.latents)
+    assert waits == [2, 3, 3], "the next chunk is under way before one is waited for"
+
+
+def test_a_device_of_the_decoder_alone_changes_no_frame(pipe: HeliosPipeline, fast_folder: Path) -> None:
+    apart = HeliosPipeline.from_pretrained(
+        fast_folder, device="cpu", dtype="float32", speed=SpeedConfig(vae_device="cpu")
+    )
+    got, want = (one.session("snow", seed=1, steps=(1, 1, 1)).next_chunk() for one in (apart, pipe))
+    assert np.array_equal(got.frames, want.frames)
+
+
+class OutOfRange:
+    """A decoder whose half precision overflows."""
+
+    def decode(self, z: torch.Tensor) -> torch.Tensor:
+        return torch.full((1, 3, 33, 8 * z.shape[-2], 8 * z.shape[-1]), torch.inf)
+
+
+def test_a_chunk_that_overflows_is_decoded_again_in_full_precision(
+    pipe: HeliosPipeline, caplog: pytest.LogCaptureFixture
+) -> None:
+    codec = pipe.engine.codec
+    latents = torch.randn(1, 16, 9, 8, 8, generator=torch.Generator().manual_seed(0))
+    want = Pictures(codec).begin(0, latents).wait()
+    careful = Pictures(LatentCodec(codec.autoencoder, OutOfRange()))
+    got = careful.begin(0, latents).wait()
+    assert np.array_equal(got.frames, want.frames)
+    assert "out of range" in caplog.text
+    assert careful.codec.decoder is None, "the next chunk does not try again"

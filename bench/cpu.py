@@ -1,7 +1,7 @@
 """The embedded model on this CPU: `python bench/cpu.py docs/benchmarks/cpu` writes `cpu.json` and the table `cpu.md`.
 
 Every figure comes from a process of its own, started as a user would: `heliograph bench --against diffusers` for the
-ratios (A-B-B-A), `heliograph generate` for a video from nothing. About four minutes on an idle machine.
+ratios (A-B-B-A), `heliograph generate` for a video from nothing. About four minutes on an idle machine with two cores.
 """
 
 import argparse
@@ -18,32 +18,34 @@ import psutil
 
 PROMPT = "a big red fish swims over a coral reef by day"
 SHIPPED = "shipped"
-SCHEDULES: dict[str, list[str]] = {
-    SHIPPED: [],
-    "2,2,2": ["--steps", "2,2,2", "--guidance-scale", "1"],
-    "1,1,1": ["--steps", "1,1,1", "--guidance-scale", "1"],
+SCHEDULES: dict[str, tuple[int, list[str]]] = {
+    SHIPPED: (5, []),
+    "2,2,2": (20, ["--steps", "2,2,2", "--guidance-scale", "1"]),
+    "1,1,1": (20, ["--steps", "1,1,1", "--guidance-scale", "1"]),
 }
-"""What the model comes with, and the two schedules of distilled models, which have no guidance."""
+"""Chunks in a run, and what to ask for: what the model comes with, and distilled models' schedules without guidance."""
+
+THEIRS: dict[int, str] = {1: "passive", 2: "active"}
+"""Threads that diffusers gets, and what threads do that wait: with two, what PyTorch does by itself on two cores."""
 
 
 def main() -> None:
     """Measure and write."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("target", type=Path, help="Path of the two files, without their endings.")
-    options.add_argument("--rounds", type=int, default=4)
-    options.add_argument("--chunks", type=int, default=6)
-    options.add_argument("--seconds", type=float, default=60.0, help="Length of the video made from nothing.")
-    options.add_argument("--threads", type=int, nargs="*", default=[1, 2])
+    options.add_argument("--rounds", type=int, default=3)
+    options.add_argument("--seconds", type=float, default=30.0, help="Length of the video made from nothing.")
+    options.add_argument("--their-threads", type=int, nargs="*", default=list(THEIRS), choices=list(THEIRS))
     options.add_argument("--dtypes", nargs="*", default=["float32", "bfloat16"])
     chosen = options.parse_args()
     results: dict[str, Any] = {"load_average_before": os.getloadavg()[0], "ratios": [], "videos": []}
-    for threads in (None, *chosen.threads):
+    for threads in (None, 2):
         results["videos"].append(video(chosen.seconds, threads))
         print(results["videos"][-1], flush=True)
-    for threads in chosen.threads:
+    for threads in chosen.their_threads:
         for dtype in chosen.dtypes:
-            for name, arguments in SCHEDULES.items():
-                row = compared(name, arguments, dtype, threads, chosen.rounds, chosen.chunks)
+            for name in SCHEDULES:
+                row = compared(name, dtype, threads, chosen.rounds)
                 results["ratios"].append(row)
                 print(name, dtype, threads, row["ratios"], flush=True)
     results["load_average_after"] = os.getloadavg()[0]
@@ -51,14 +53,21 @@ def main() -> None:
     chosen.target.with_suffix(".md").write_text(table(results))
 
 
-def compared(name: str, arguments: list[str], dtype: str, threads: int, rounds: int, chunks: int) -> dict[str, Any]:
-    """One schedule in one dtype on so many threads, by both engines."""
+def compared(name: str, dtype: str, their_threads: int, rounds: int) -> dict[str, Any]:
+    """One schedule in one dtype by both engines, ours on the threads that it takes by itself."""
+    chunks, arguments = SCHEDULES[name]
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "bench.json"
-        command = [*heliograph("bench"), "--against", "diffusers", "--dtype", dtype, "--threads", str(threads)]
-        command += ["--rounds", str(rounds), "--chunks", str(chunks), "--json", str(file), *arguments]
-        subprocess.run(command, check=True, capture_output=True)
-        return {"schedule": name, **json.loads(file.read_text())}
+        command = [*heliograph("bench"), "--against", "diffusers", "--dtype", dtype]
+        command += ["--their-threads", str(their_threads), "--rounds", str(rounds), "--chunks", str(chunks)]
+        environment = unset_threads() | {"OMP_WAIT_POLICY": THEIRS[their_threads]}
+        subprocess.run([*command, "--json", str(file), *arguments], check=True, capture_output=True, env=environment)
+        return {"schedule": name, **json.loads(file.read_text()), "their_wait_policy": THEIRS[their_threads]}
+
+
+def unset_threads() -> dict[str, str]:
+    """The environment without a number of threads."""
+    return {key: value for key, value in os.environ.items() if key not in ("OMP_NUM_THREADS", "OMP_WAIT_POLICY")}
 
 
 def video(seconds: float, threads: int | None) -> dict[str, Any]:
@@ -67,9 +76,8 @@ def video(seconds: float, threads: int | None) -> dict[str, Any]:
         command = [*heliograph("generate"), PROMPT, "--seconds", str(seconds), "--seed", "1"]
         command += ["--output", str(Path(folder) / "video.mp4")]
         command += [] if threads is None else ["--threads", str(threads)]
-        environment = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
         start, most, lines = time.perf_counter(), 0, list[tuple[float, str]]()
-        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=unset_threads())
         assert process.stderr is not None
         for line in process.stderr:
             lines.append((time.perf_counter() - start, line.strip()))
@@ -106,8 +114,8 @@ def table(results: dict[str, Any]) -> str:
         "",
     ]
     lines += [
-        "| schedule | guidance | dtype | threads | heliograph frames/s | diffusers frames/s | end to end | chunk "
-        "| transformer | decode | chunk ms (low-high): ours | theirs |",
+        "| schedule | guidance | dtype | threads, ours / theirs | heliograph frames/s | diffusers frames/s "
+        "| end to end | chunk | transformer | decode | chunk ms (low-high): ours | theirs |",
         "|" + " --- |" * 12,
     ]
     for row in results["ratios"]:
@@ -119,7 +127,8 @@ def table(results: dict[str, Any]) -> str:
         )
         speeds = (f"{engine['frames_per_second']['median']:.1f}" for engine in (ours, theirs))
         steps = ",".join(map(str, row["steps"]))
-        cells = (steps, row["guidance"], row["transformer"], row["threads"], *speeds, *ratios, *chunks)
+        threads = f"{ours['num_threads']} / {theirs['num_threads']}"
+        cells = (steps, row["guidance"], row["transformer"], threads, *speeds, *ratios, *chunks)
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     lines += [
         "",

@@ -14,8 +14,9 @@ from heliograph.bench.bench import BenchOptions, run_bench
 from heliograph.bench.clock import MemoryWatch, PartClock, Spread
 from heliograph.bench.report import Figures
 from heliograph.bench.run import ChunkTime, Run, Watch, in_turn, make_ours, timed
-from heliograph.bench.subject import Subject, random_subject, stored_subject
+from heliograph.bench.subject import Asked, Subject, random_subject, stored_subject
 from heliograph.bench.theirs import MakeTheirs
+from heliograph.checkpoint import find_model
 from heliograph.errors import UserError
 
 CPU = torch.device("cpu")
@@ -24,7 +25,13 @@ CPU = torch.device("cpu")
 @pytest.fixture(scope="module")
 def subject(fast_folder: Path) -> Subject:
     """The random tiny model at one step on each level."""
-    return stored_subject(str(fast_folder), "cpu", "float32", (1, 1, 1), None)
+    return stored_subject(str(fast_folder), "cpu", "float32", Asked((1, 1, 1)))
+
+
+@pytest.fixture(scope="module")
+def tiny_model() -> Path:
+    """The embedded model."""
+    return find_model("tiny")
 
 
 def test_the_spread_of_measurements_is_their_median_and_ends() -> None:
@@ -68,6 +75,15 @@ def test_both_engines_ask_the_network_equally_often_on_the_same_weights(subject:
     assert len(ours.chunks) == len(run.chunks) == 3
     pointers = [p.data_ptr() for p in subject.transformer.parameters()]
     assert sorted(pointers) == sorted(p.data_ptr() for p in theirs.transformer.parameters())
+
+
+def test_guidance_is_weighed_by_both_engines(tiny_model: Path) -> None:
+    # Ours asks for both branches in one pass, and not at all for the first two steps, whose velocity is zero.
+    subject = stored_subject(str(tiny_model), "cpu", "float32", Asked((3, 1, 1)))
+    theirs = MakeTheirs(subject)
+    assert subject.sampler.guidance.is_on and subject.engine.pairs_guidance
+    assert timed(make_ours, subject.transformer, subject, 2).num_calls == 2 * (1 + 1 + 1)
+    assert timed(theirs, theirs.transformer, subject, 2).num_calls == 2 * 2 * (3 + 1 + 1)
 
 
 @pytest.mark.parametrize("key", ["base_shift", "max_shift", "base_image_seq_len", "max_image_seq_len"])
@@ -136,7 +152,7 @@ def test_a_shape_with_random_weights_runs_without_any_file(monkeypatch: pytest.M
     small = {"num_attention_heads": 2, "attention_head_dim": 24, "rope_dim": (8, 8, 8), "ffn_dim": 48, "num_layers": 1}
     monkeypatch.setattr(subjects, "SHAPES", MappingProxyType({"small": {**small, "text_dim": 16}}))
     monkeypatch.setattr(subjects, "AutoencoderKLWan", subjects_autoencoder)
-    subject = random_subject("small", "cpu", torch.bfloat16, (1, 1, 1), (64, 64))
+    subject = random_subject("small", "cpu", torch.bfloat16, Asked((1, 1, 1), (64, 64)))
     run = timed(make_ours, subject.transformer, subject, 2)
     assert run.num_calls == 9
     assert subject.transformer.blocks[0].get_parameter("attn1.to_q.weight").dtype == torch.bfloat16

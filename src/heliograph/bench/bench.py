@@ -10,9 +10,10 @@ from pathlib import Path
 import torch
 
 from heliograph.bench.report import Figures, Report
-from heliograph.bench.run import Run, in_turn, make_ours, timed
+from heliograph.bench.run import Run, Work, in_turn, make_ours, timed
 from heliograph.bench.subject import Asked, Subject, random_subject, stored_subject
 from heliograph.bench.theirs import MakeTheirs
+from heliograph.engine.threads import use_threads
 from heliograph.errors import UserError
 from heliograph.media.target import write_whole
 from heliograph.pipeline import DTYPES
@@ -28,6 +29,8 @@ class BenchOptions:
     random_weights: str | None = None
     device: str = "auto"
     dtype: str = "auto"
+    threads: int | None = None
+    their_threads: int | None = None
     against: str | None = None
     steps: tuple[int, ...] | None = None
     size: tuple[int, int] | None = None
@@ -46,12 +49,15 @@ def run_bench(options: BenchOptions, tell: Tell) -> Report:
     if options.chunks < 2 or options.rounds < 1:
         raise UserError(f"chunks={options.chunks}, rounds={options.rounds}; use 2 chunks and 1 round or more")
     subject = _subject(options)
+    use_threads(options.threads, subject.engine.num_threads)
+    ours = torch.get_num_threads()
     works: dict[str, Callable[[], Run]] = {
-        "heliograph": partial(timed, make_ours, subject.transformer, subject, options.chunks)
+        "heliograph": partial(_on_threads, ours, make_ours, subject.transformer, subject, options.chunks)
     }
     if options.against == "diffusers":
         theirs = MakeTheirs(subject)
-        works["diffusers"] = partial(timed, theirs, theirs.transformer, subject, options.chunks)
+        count = options.their_threads or ours
+        works["diffusers"] = partial(_on_threads, count, theirs, theirs.transformer, subject, options.chunks)
     for name, work in works.items():
         tell(f"warming up {name}")
         work()
@@ -62,6 +68,12 @@ def run_bench(options: BenchOptions, tell: Tell) -> Report:
     if options.json_file is not None:
         write_whole(options.json_file, json.dumps(report.as_json(), indent=2).encode() + b"\n")
     return report
+
+
+def _on_threads(count: int, work: Work, transformer: torch.nn.Module, subject: Subject, num_chunks: int) -> Run:
+    """One timed run on this many CPU threads."""
+    torch.set_num_threads(count)
+    return timed(work, transformer, subject, num_chunks)
 
 
 def _told(name: str, work: Callable[[], Run], tell: Tell) -> Callable[[], Run]:

@@ -11,7 +11,7 @@ import torch
 
 from heliograph.bench.clock import MemoryWatch, PartClock, now
 from heliograph.bench.subject import Subject
-from heliograph.engine.session import Session
+from heliograph.engine.session import Session, chunks_of
 from heliograph.media.sink import BackgroundSink, open_sink
 from heliograph.memory import History
 from heliograph.request import Request
@@ -29,7 +29,7 @@ class ChunkTime:
 
     @property
     def rest(self) -> float:
-        """What is neither of the two; parts of a GPU may overlap, so it is never below 0."""
+        """What is neither of the two; never below 0, though the two may overlap, on a GPU and on two cores."""
         return max(0.0, self.wall - self.transformer - self.decode)
 
 
@@ -102,8 +102,8 @@ def make_ours(subject: Subject, num_chunks: int, watch: Watch, file: Path) -> No
     session = Session(engine, request, History.empty(cells, engine.memory, engine.device))
     decode = engine.codec.decode_chunk
     with _replaced(engine.codec, "decode_chunk", watch.decode.watched(decode)), _file(file) as sink:
-        for index in range(num_chunks):
-            sink.write(session.next_chunk().frames)
+        for index, chunk in enumerate(chunks_of(session, num_chunks)):
+            sink.write(chunk.frames)
             watch.chunk_done()
             if index == 0:
                 watch.first_frames = watch.chunks[0].wall

@@ -64,7 +64,11 @@ def on_gpu(make: Callable[[], Module], dtype: torch.dtype) -> Module:
     """A module with fake weights on a GPU; built without any, as initialising needs a GPU that is there."""
     with torch.device("meta"):
         module = make()
-    return module._apply(lambda t: torch.zeros(t.shape, dtype=dtype, device=GPU))
+    for part in module.modules():
+        for name, parameter in part.named_parameters(recurse=False):
+            fake = torch.zeros(parameter.shape, dtype=dtype, device=GPU)
+            part.register_parameter(name, torch.nn.Parameter(fake, requires_grad=False))
+    return module
 
 
 @pytest.mark.parametrize("sampler", [DISTILLED, BASE], ids=["distilled", "base"])

@@ -11,8 +11,9 @@ import torch
 
 from heliograph.bench.report import Figures, Report
 from heliograph.bench.run import Run, in_turn, make_ours, timed
-from heliograph.bench.subject import Asked, Subject, random_subject, stored_subject
+from heliograph.bench.subject import Asked, Subject, approximated, random_subject, stored_subject
 from heliograph.bench.theirs import MakeTheirs
+from heliograph.config import EXACT, SpeedConfig
 from heliograph.errors import UserError
 from heliograph.media.target import write_whole
 from heliograph.pipeline import DTYPES
@@ -32,8 +33,10 @@ class BenchOptions:
     steps: tuple[int, ...] | None = None
     size: tuple[int, int] | None = None
     guidance_scale: float | None = None
+    compile_theirs: bool = False
     chunks: int = 6
     rounds: int = 4
+    speed: SpeedConfig = EXACT
     json_file: Path | None = None
 
 
@@ -45,13 +48,13 @@ def run_bench(options: BenchOptions, tell: Tell) -> Report:
     """
     if options.chunks < 2 or options.rounds < 1:
         raise UserError(f"chunks={options.chunks}, rounds={options.rounds}; use 2 chunks and 1 round or more")
-    subject = _subject(options)
-    works: dict[str, Callable[[], Run]] = {
-        "heliograph": partial(timed, make_ours, subject.transformer, subject, options.chunks)
-    }
-    if options.against == "diffusers":
-        theirs = MakeTheirs(subject)
-        works["diffusers"] = partial(timed, theirs, theirs.transformer, subject, options.chunks)
+    exact = _subject(options)
+    # Theirs takes over the weights as they are, before ours are brought to 8 bits.
+    theirs = MakeTheirs(exact, is_compiled=options.compile_theirs) if options.against == "diffusers" else None
+    subject = approximated(exact, options.speed)
+    works: dict[str, Callable[[], Run]] = {"heliograph": partial(timed, make_ours, subject, options.chunks)}
+    if theirs is not None:
+        works["diffusers"] = partial(timed, theirs, exact, options.chunks)
     for name, work in works.items():
         tell(f"warming up {name}")
         work()
@@ -76,7 +79,7 @@ def _told(name: str, work: Callable[[], Run], tell: Tell) -> Callable[[], Run]:
 
 
 def _subject(options: BenchOptions) -> Subject:
-    asked = Asked(options.steps, options.size, options.guidance_scale)
+    asked = Asked(options.steps, options.size, options.guidance_scale, options.speed)
     if options.random_weights is None:
         return stored_subject(options.model, options.device, options.dtype, asked)
     device = options.device

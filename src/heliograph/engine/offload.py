@@ -62,8 +62,13 @@ class Layout:
 
     def bind(self, block: nn.Module, stretch: Bytes) -> None:
         """Let the block's parameters be views of these bytes."""
-        for name, parameter in block.named_parameters():
-            parameter.data = self.pieces[name].within(stretch)
+        for name, piece in self.pieces.items():
+            _put(block, name, piece.within(stretch))
+
+    def empty(self, block: nn.Module) -> None:
+        """Let the block's parameters have no memory."""
+        for name, piece in self.pieces.items():
+            _put(block, name, torch.empty(piece.shape, dtype=piece.dtype, device="meta"))
 
 
 @runtime_checkable
@@ -151,9 +156,7 @@ class FileStore:
 
     def leave(self, number: int, block: nn.Module, layout: Layout) -> None:
         """The parameters have no memory."""
-        for name, parameter in block.named_parameters():
-            piece = layout.pieces[name]
-            parameter.data = torch.empty(piece.shape, dtype=piece.dtype, device="meta")
+        layout.empty(block)
 
     def _read(self, number: int, place: int) -> None:
         if (end := self._ends[place]) is not None:
@@ -242,6 +245,12 @@ def offload_blocks(transformer: HeliosTransformer3DModel, folder: ModelFolder, p
     else:
         store = HostStore(blocks, layouts, device)
     BlockStream(blocks, layouts, store, device)
+
+
+def _put(block: nn.Module, name: str, tensor: Tensor) -> None:
+    """Another tensor for a parameter; one without memory cannot be given any, so it is replaced."""
+    owner, _, leaf = name.rpartition(".")
+    block.get_submodule(owner).register_parameter(leaf, nn.Parameter(tensor, requires_grad=False))
 
 
 def locked(size: int, device: torch.device) -> Bytes:

@@ -5,7 +5,7 @@ timestep. Three things differ, and none loses exactness. Tokens stay in one floa
 Queries and keys are normalised and turned together, pairs of channels as complex numbers. Matrix products are oneDNN's.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -43,7 +43,7 @@ class Affine:
 class LeanBlocks:
     """The blocks of one transformer on a CPU. Weights stay those of its modules."""
 
-    def __init__(self, blocks: Sequence[nn.Module]) -> None:
+    def __init__(self, blocks: Iterable[nn.Module]) -> None:
         """`blocks` are those that `can_run_lean` allows. Their q, k and v weights are moved together in memory."""
         self._blocks = [_LeanBlock(block) for block in blocks if isinstance(block, TransformerBlock)]
         tables = torch.cat([block.source.scale_shift_table.detach().float() for block in self._blocks])
@@ -71,7 +71,7 @@ class LeanBlocks:
         return tokens
 
 
-def can_run_lean(blocks: Sequence[nn.Module]) -> bool:
+def can_run_lean(blocks: Iterable[nn.Module]) -> bool:
     """Whether these are plain blocks on a CPU: no adapters, no quantised layers, nothing offloaded."""
     return all(isinstance(block, TransformerBlock) and _is_plain(block) for block in blocks)
 

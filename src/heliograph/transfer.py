@@ -1,6 +1,8 @@
 """Between host and device without waiting: copies go through pinned memory and are ordered on the device."""
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +20,11 @@ def to_device(x: Float[Tensor, "..."], device: torch.device | str) -> Float[Tens
     # Fake tensors, which stand for a GPU in tests, cannot be pinned.
     pinned = x.pin_memory() if torch.cuda.is_available() else x
     return pinned.to(device, non_blocking=True)
+
+
+def current_device_of(x: Float[Tensor, "..."]) -> AbstractContextManager[Any]:
+    """Make the device of `x` the current one: Triton and recordings use that, whatever their tensors say."""
+    return torch.cuda.device_of(x) if torch.cuda.is_available() else nullcontext()
 
 
 @dataclass(frozen=True)

@@ -113,7 +113,7 @@ def capture_on_gpu() -> Capture:
                 run()
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=pool):
+        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):  # others may go on
             out = run()
         return graph.replay, out
 

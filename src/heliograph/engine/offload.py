@@ -7,6 +7,7 @@ checkpoint's own mapped files into such a stretch by a thread, while the block b
 
 import logging
 import math
+import weakref
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -104,6 +105,7 @@ class HostStore:
                 layout.pieces[name].within(stretch).copy_(parameter.data)
             layout.bind(block, stretch)
             self._stretches.append(stretch)
+        unlock_with(self, self._stretches, device)
 
     def begin(self, number: int) -> None:
         """Nothing is to be done: the bytes are there."""
@@ -131,16 +133,18 @@ class FileStore:
         self._table = tensor_table(folder.part("transformer"))
         size = max(layout.size for layout in layouts)
         self._stretches = [locked(size, device) for _ in range(BLOCKS_IN_FLIGHT)]
+        unlock_with(self, self._stretches, device)
         self._ends: list[torch.cuda.Event | None] = [None] * BLOCKS_IN_FLIGHT
         self._reading: dict[int, tuple[int, Future[None]]] = {}
         self._taken = self._turn = 0
         self._thread = ThreadPoolExecutor(1, "heliograph-blocks")
 
     def begin(self, number: int) -> None:
-        """Read it in the thread."""
+        """Read it in the thread. What lies in its place and was never asked for (after a forward that failed) is lost."""
         if number not in self._reading:
             place = self._turn % BLOCKS_IN_FLIGHT
             self._turn += 1
+            self._reading = {n: read for n, read in self._reading.items() if read[0] != place}
             self._reading[number] = place, self._thread.submit(self._read, number, place)
 
     def stretch(self, number: int) -> Bytes:
@@ -264,3 +268,10 @@ def locked(size: int, device: torch.device) -> Bytes:
         if int(status) != 0:
             logger.warning("the system locks no more memory: blocks come to the device at about half the speed")
     return stretch
+
+
+def unlock_with(owner: object, stretches: Sequence[Bytes], device: torch.device) -> None:
+    """Give page-locked memory back to the system when its owner goes; what still reads it then reads plain memory."""
+    if device.type == "cuda":
+        for stretch in stretches:
+            weakref.finalize(owner, torch.cuda.cudart().cudaHostUnregister, stretch.data_ptr())

@@ -7,7 +7,7 @@ from typing import cast
 import numpy as np
 from jaxtyping import UInt8
 
-from heliograph.config import StartNoise
+from heliograph.config import EXACT, SpeedConfig, StartNoise
 from heliograph.engine.batch import batch_key, next_chunks
 from heliograph.engine.session import Session
 from heliograph.pipeline import Choices, HeliosPipeline
@@ -104,9 +104,9 @@ class HeliosMaker:
         self.pipe.session(WARM_PROMPT).next_chunk()
 
 
-def load_maker(model: str, device: str, dtype: str) -> HeliosMaker:
+def load_maker(model: str, device: str, dtype: str, speed: SpeedConfig = EXACT) -> HeliosMaker:
     """Load a model and warm it up. Raises UserError."""
-    pipe = HeliosPipeline.from_pretrained(model, device=device, dtype=dtype)
+    pipe = HeliosPipeline.from_pretrained(model, device=device, dtype=dtype, speed=speed)
     maker = HeliosMaker(pipe, Path(model).name or model)
     maker.warm()
     return maker

@@ -1,5 +1,6 @@
-"""Single kernels on the real shapes, and the roofline beside them: python bench/kernels.py results.json
+"""Single kernels on the real shapes, and the roofline beside them: python bench/single_kernels.py results.json
 
+Not named kernels.py: a script's folder comes first on the path, and a library looks for a package of that name.
 Needs a CUDA device for the released shapes; `--shapes small --device cpu` only tries that everything runs.
 """
 

@@ -44,8 +44,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) --editable .
 	@touch $@
 
-$(VENV)/.installed-test: pyproject.toml constraints.txt | $(BIN)/python
+$(VENV)/.installed-test: pyproject.toml constraints.txt tests/serve/openai-current.txt | $(BIN)/python
 	$(PIP) --editable ".[test]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade \
+		--target $(VENV)/openai-current --requirement tests/serve/openai-current.txt
 	@touch $@ $(VENV)/.installed
 
 clean:

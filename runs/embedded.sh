@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Makes the embedded model from nothing: src/heliograph/assets/tiny. One CPU core, about two hours; any number of calls.
+# Makes the embedded model from nothing: src/heliograph/assets/tiny. One CPU core, about two and a half hours.
 #
 # Every call works for at most CALL_SECONDS (default 570) and goes on where the one before stopped; call it again until it
 # says "done". State is kept in runs/state (RUN_STATE), which git ignores. Phases:
-#   start       linear code, tokenizer, untrained networks         latents     4000 clips x 4 chunks, rendered once
+#   start       linear code, tokenizer, untrained networks         latents     12,000 clips x 4 chunks, rendered once
 #   adapt       stage 1, from scratch                              multiscale  stage 2, three levels
+#   pairs       the teacher's paths for prompts of the mix         ode         stage 3, few steps
 #   decoder     the network that refines the linear code           pack        the folder that is installed
 #
 # The variables for malloc keep freed memory and ask for large pages: a training step allocates and frees a gigabyte, and
@@ -13,9 +14,14 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-.venv/bin/python}
 STATE=${RUN_STATE:-runs/state}
+OUTPUT=${OUTPUT:-src/heliograph/assets/tiny}
 DEVICE=${DEVICE:-auto}
+CLIPS=${CLIPS:-12000}
 ADAPT_STEPS=${ADAPT_STEPS:-450}
-MULTISCALE_STEPS=${MULTISCALE_STEPS:-3000}
+MULTISCALE_STEPS=${MULTISCALE_STEPS:-7000}
+PROMPTS=${PROMPTS:-400}
+PAIR_STEPS=${PAIR_STEPS:-8,8,8}
+ODE_STEPS=${ODE_STEPS:-400}
 DECODER_STEPS=${DECODER_STEPS:-3000}
 END=$((SECONDS + ${CALL_SECONDS:-570}))
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} GLIBC_TUNABLES=glibc.malloc.hugetlb=1
@@ -28,26 +34,36 @@ limited() {
     timeout --signal=TERM --kill-after=60 "$(left)" "$@" || { echo "not done yet: call again"; exit 0; }
 }
 
-train() { # preset, start, steps
+train() { # preset, start, data, steps
     local out=$STATE/${1#embedded-} resume=()
     [ -d "$out/model" ] && return
     [ -f "$out/run.json" ] && resume=(--resume)
-    limited "$PYTHON" -m heliograph.cli train "$1" --start "$2" --data "$STATE/latents" --output "$out" \
-        --max-steps "$3" --device "$DEVICE" "${resume[@]}"
+    limited "$PYTHON" -m heliograph.cli train "$1" --start "$2" --data "$3" --output "$out" \
+        --max-steps "$4" --device "$DEVICE" "${resume[@]}"
 }
 
 mkdir -p "$STATE"
 [ -f "$STATE/start/heliograph.json" ] || "$PYTHON" -m heliograph.embedded start "$STATE/start"
 [ -f "$STATE/latents/done" ] || {
-    limited "$PYTHON" -m heliograph.embedded latents "$STATE/start" "$STATE/latents" --workers "${WORKERS:-1}"
+    limited "$PYTHON" -m heliograph.embedded latents "$STATE/start" "$STATE/latents" --clips "$CLIPS" \
+        --workers "${WORKERS:-1}"
     touch "$STATE/latents/done"
 }
-train embedded-adapt "$STATE/start" "$ADAPT_STEPS"
-train embedded-multiscale "$STATE/adapt/model" "$MULTISCALE_STEPS"
+train embedded-adapt "$STATE/start" "$STATE/latents" "$ADAPT_STEPS"
+train embedded-multiscale "$STATE/adapt/model" "$STATE/latents" "$MULTISCALE_STEPS"
+[ -f "$STATE/pairs/done" ] || {
+    "$PYTHON" -m heliograph.embedded prompts "$STATE/prompts.txt" --count "$PROMPTS"
+    limited "$PYTHON" -m heliograph.cli prepare "$STATE/prompts.txt" --ode-pairs --model "$STATE/multiscale/model" \
+        --output "$STATE/pairs" --steps "$PAIR_STEPS" --guidance-scale 1.5 --negative-prompt "" --chunks 3 \
+        --device "$DEVICE"
+    touch "$STATE/pairs/done"
+}
+train embedded-ode "$STATE/multiscale/model" "$STATE/pairs" "$ODE_STEPS"
 [ -f "$STATE/decoder.done" ] || {
     limited "$PYTHON" -m heliograph.embedded decoder "$STATE/start" "$STATE/decoder.pt" --steps "$DECODER_STEPS" \
         --seconds "$(($(left) - 20))"
     touch "$STATE/decoder.done"
 }
-"$PYTHON" -m heliograph.embedded pack "$STATE/multiscale/model" src/heliograph/assets/tiny --decoder "$STATE/decoder.pt"
+"$PYTHON" -m heliograph.embedded pack "$STATE/ode/model" "$OUTPUT" --decoder "$STATE/decoder.pt" --steps 2,2,2 \
+    --first-chunk-steps 4,4,4
 echo done

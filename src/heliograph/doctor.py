@@ -11,10 +11,17 @@ from typing import Any
 import av
 import torch
 
-from heliograph.checkpoint import RELEASED, ModelFolder, default_cache, find_local, read_folder
+from heliograph.checkpoint import (
+    RELEASED,
+    RELEASED_SIZE,
+    ModelFolder,
+    default_cache,
+    find_local,
+    native_size,
+    read_folder,
+)
 from heliograph.config import SamplerConfig
 from heliograph.engine.attention import EXACT_KERNELS, PROBE_SHAPE, ROUNDED_KERNELS, Probe, fastest, probe_all
-from heliograph.engine.engine import RELEASED_SIZE, native_size
 from heliograph.engine.machine import Device, Machine, this_machine
 from heliograph.engine.needs import ModelNeeds, Workload, needs_of, released_needs, workload_of
 from heliograph.engine.placement import Plan, choose, name_of, plans_for, readable

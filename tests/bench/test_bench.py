@@ -14,6 +14,7 @@ from heliograph.bench.report import Figures
 from heliograph.bench.run import ChunkTime, Run, Watch, in_turn, make_ours, timed
 from heliograph.bench.subject import Asked, Subject, random_subject, stored_subject
 from heliograph.bench.theirs import MakeTheirs
+from heliograph.checkpoint import find_model
 from heliograph.config import SpeedConfig
 from heliograph.errors import UserError
 
@@ -24,6 +25,12 @@ CPU = torch.device("cpu")
 def subject(fast_folder: Path) -> Subject:
     """The random tiny model at one step on each level."""
     return stored_subject(str(fast_folder), "cpu", "float32", Asked((1, 1, 1)))
+
+
+@pytest.fixture(scope="module")
+def tiny_model() -> Path:
+    """The embedded model."""
+    return find_model("tiny")
 
 
 def test_the_spread_of_measurements_is_their_median_and_ends() -> None:
@@ -66,6 +73,15 @@ def test_both_engines_ask_the_network_equally_often_on_the_same_weights(subject:
     assert len(ours.chunks) == len(run.chunks) == 3
     pointers = [p.data_ptr() for p in subject.transformer.parameters()]
     assert sorted(pointers) == sorted(p.data_ptr() for p in theirs.transformer.parameters())
+
+
+def test_guidance_is_weighed_by_both_engines(tiny_model: Path) -> None:
+    # Ours asks for both branches in one pass, and not at all for the first two steps, whose velocity is zero.
+    subject = stored_subject(str(tiny_model), "cpu", "float32", Asked((3, 1, 1)))
+    theirs = MakeTheirs(subject)
+    assert subject.sampler.guidance.is_on and subject.engine.pairs_guidance
+    assert timed(make_ours, subject, 2).num_calls == 2 * (1 + 1 + 1)
+    assert timed(theirs, subject, 2).num_calls == 2 * 2 * (3 + 1 + 1)
 
 
 @pytest.mark.parametrize("key", ["base_shift", "max_shift", "base_image_seq_len", "max_image_seq_len"])

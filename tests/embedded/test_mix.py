@@ -3,7 +3,7 @@
 from collections import Counter
 
 from heliograph.data.diorama.record import is_heldout
-from heliograph.embedded.mix import WEIGHTS, mixed_caption, mixed_record
+from heliograph.embedded.mix import WEIGHTS, mixed_caption, mixed_record, teaching_prompts
 
 RECORDS = [mixed_record(seed) for seed in range(1500)]
 
@@ -28,3 +28,9 @@ def test_captions_differ_between_visits_and_some_are_empty():
     texts = [mixed_caption(RECORDS[0], visit) for visit in range(400)]
     assert 0.04 < texts.count("") / 400 < 0.13
     assert len(set(texts)) > 100
+
+
+def test_teaching_prompts_are_all_different_and_more_of_them_begin_alike():
+    prompts = teaching_prompts(60)
+    assert len(set(prompts)) == 60 and all(prompts)
+    assert teaching_prompts(20) == prompts[:20]

@@ -10,10 +10,11 @@ from pathlib import Path
 import torch
 
 from heliograph.bench.report import Figures, Report
-from heliograph.bench.run import Run, in_turn, make_ours, timed
+from heliograph.bench.run import Run, Work, in_turn, make_ours, timed
 from heliograph.bench.subject import Asked, Subject, approximated, random_subject, stored_subject
 from heliograph.bench.theirs import MakeTheirs
 from heliograph.config import EXACT, SpeedConfig
+from heliograph.engine.threads import use_threads
 from heliograph.errors import UserError
 from heliograph.media.target import write_whole
 from heliograph.pipeline import DTYPES
@@ -29,6 +30,8 @@ class BenchOptions:
     random_weights: str | None = None
     device: str = "auto"
     dtype: str = "auto"
+    threads: int | None = None
+    their_threads: int | None = None
     against: str | None = None
     steps: tuple[int, ...] | None = None
     size: tuple[int, int] | None = None
@@ -49,12 +52,16 @@ def run_bench(options: BenchOptions, tell: Tell) -> Report:
     if options.chunks < 2 or options.rounds < 1:
         raise UserError(f"chunks={options.chunks}, rounds={options.rounds}; use 2 chunks and 1 round or more")
     exact = _subject(options)
+    use_threads(options.threads, exact.engine.num_threads)
+    count = torch.get_num_threads()
     # Theirs takes over the weights as they are, before ours are brought to 8 bits.
     theirs = MakeTheirs(exact, is_compiled=options.compile_theirs) if options.against == "diffusers" else None
     subject = approximated(exact, options.speed)
-    works: dict[str, Callable[[], Run]] = {"heliograph": partial(timed, make_ours, subject, options.chunks)}
+    works: dict[str, Callable[[], Run]] = {
+        "heliograph": partial(_on_threads, count, make_ours, subject, options.chunks)
+    }
     if theirs is not None:
-        works["diffusers"] = partial(timed, theirs, exact, options.chunks)
+        works["diffusers"] = partial(_on_threads, options.their_threads or count, theirs, exact, options.chunks)
     for name, work in works.items():
         tell(f"warming up {name}")
         work()
@@ -65,6 +72,12 @@ def run_bench(options: BenchOptions, tell: Tell) -> Report:
     if options.json_file is not None:
         write_whole(options.json_file, json.dumps(report.as_json(), indent=2).encode() + b"\n")
     return report
+
+
+def _on_threads(count: int, work: Work, subject: Subject, num_chunks: int) -> Run:
+    """One timed run on this many CPU threads."""
+    torch.set_num_threads(count)
+    return timed(work, subject, num_chunks)
 
 
 def _told(name: str, work: Callable[[], Run], tell: Tell) -> Callable[[], Run]:

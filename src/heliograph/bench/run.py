@@ -31,7 +31,7 @@ class ChunkTime:
 
     @property
     def rest(self) -> float:
-        """What is neither of the two; parts of a GPU may overlap, so it is never below 0."""
+        """What is neither of the two; never below 0, though the two may overlap, on a GPU and on two cores."""
         return max(0.0, self.wall - self.transformer - self.decode)
 
 
@@ -57,7 +57,7 @@ class Run:
 
 
 class Watch:
-    """The clocks of a run. A chunk is all transformer calls up to its decode, and over when `chunk_done` is called."""
+    """The clocks of a run. A chunk is all transformer calls until it is handed over, and done when `chunk_done` is called."""
 
     def __init__(self, device: torch.device, decode_device: torch.device | None = None) -> None:
         self.device = device
@@ -66,13 +66,12 @@ class Watch:
         self._ends = [self.start]
         self._borders = [0]
 
-    def decoding(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """The function that decodes a chunk, its calls noted."""
-        watched = self.decode.watched(function)
+    def handing_over(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The function that is given every chunk of latents once it is sampled, its calls noted."""
 
         def call(*args: Any, **kwargs: Any) -> Any:
             self._borders.append(self.transformer.num_calls)
-            return watched(*args, **kwargs)
+            return function(*args, **kwargs)
 
         return call
 
@@ -112,7 +111,8 @@ def make_ours(subject: Subject, num_chunks: int, watch: Watch, file: Path) -> fl
     cells = (1, engine.num_channels, subject.height // LATENT_STRIDE, subject.width // LATENT_STRIDE)
     session = Session(engine, request, History.empty(cells, engine.memory, engine.device))
     with ExitStack() as stack:
-        stack.enter_context(_replaced(engine.codec, "decode_chunk", watch.decoding(engine.codec.decode_chunk)))
+        stack.enter_context(_replaced(engine.pictures, "begin", watch.handing_over(engine.pictures.begin)))
+        stack.enter_context(_replaced(engine.codec, "decode_chunk", watch.decode.watched(engine.codec.decode_chunk)))
         stack.enter_context(_replaced(engine.denoiser, "run", watch.transformer.watched(engine.denoiser.run)))
         sink = stack.enter_context(BackgroundSink(open_sink(file, FPS)))
         for chunk in chunks_of(session, num_chunks):

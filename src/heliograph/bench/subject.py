@@ -12,11 +12,11 @@ import torch
 from accelerate import init_empty_weights
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 
-from heliograph.checkpoint import open_model
+from heliograph.checkpoint import RELEASED_SIZE, open_model
 from heliograph.config import EXACT, MemoryConfig, SamplerConfig, SpeedConfig
 from heliograph.engine.attention import OWN
 from heliograph.engine.decoders import choose_decoder
-from heliograph.engine.engine import RELEASED_SIZE, Engine, load_engine
+from heliograph.engine.engine import Engine, load_engine
 from heliograph.engine.machine import free_bytes
 from heliograph.engine.placement import Plan, name_of
 from heliograph.engine.prompts import TextEmbeddings

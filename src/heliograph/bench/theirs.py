@@ -39,7 +39,8 @@ class WatchedAutoencoder:
 
     def decode(self, z: torch.Tensor, *, return_dict: bool) -> tuple[torch.Tensor]:
         """Frames of a chunk."""
-        frames = self._watch.decoding(self._autoencoder.decode)(z).sample
+        decode = self._watch.decode.watched(self._autoencoder.decode)
+        frames = self._watch.handing_over(decode)(z).sample
         now(self.device)
         self._watch.chunk_done()
         return (frames,)

@@ -16,6 +16,7 @@ from heliograph.options import CONTEXT, PixelSize, Steps, model_options, speed_o
 )
 @click.option("--against", type=click.Choice(["diffusers"]), help="Do the same work there too, in turn.")
 @click.option("--compile-theirs", is_flag=True, help="Compile diffusers' transformer as the released script does.")
+@click.option("--their-threads", type=click.IntRange(1), help="CPU threads for diffusers.  [default: as ours]")
 @click.option("--steps", type=Steps(), help="Sampling steps on each pyramid level.  [default: the model's]")
 @click.option("--size", type=PixelSize(), help="Height x width in pixels.  [default: the model's]")
 @click.option("--guidance-scale", type=float, help="Weight of the prompt; 1 turns it off.  [default: the model's]")

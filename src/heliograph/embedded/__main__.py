@@ -62,6 +62,18 @@ def decoder(model: str, state: Path, steps: int, seconds: float) -> None:
     click.echo("decoder trained" if is_done else "not done yet: run it again", err=True)
 
 
+@commands.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--count", default=400, show_default=True)
+def prompts(file: Path, count: int) -> None:
+    """Write captions of the mix, one a line: what the teacher of stage 3 is asked for."""
+    from heliograph.embedded.mix import teaching_prompts  # noqa: PLC0415
+    from heliograph.media.target import write_whole  # noqa: PLC0415
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(file, "".join(f"{line}\n" for line in teaching_prompts(count)).encode())
+
+
 STEPS = "6,6,6"
 """Steps on each level that the embedded model is sampled with."""
 

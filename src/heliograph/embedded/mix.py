@@ -27,6 +27,10 @@ PLAIN_SHARE, EMPTY_SHARE = 0.3, 0.08
 """How often a clip is shown under its canonical caption, and under none."""
 
 
+FIRST_TEACHING_SEED = 5 * 10**6
+"""Seeds of the records whose captions the teacher of stage 3 is asked for."""
+
+
 def mixed_record(seed: int, split: Split = "train") -> Record:
     """The record of the mix with this number: the same seed always gives the same one."""
     luck = random.Random(f"mix {split} {seed}")
@@ -45,3 +49,14 @@ def mixed_caption(record: Record, seed: int) -> str:
     if luck < EMPTY_SHARE:
         return ""
     return plain_caption(record) if luck < EMPTY_SHARE + PLAIN_SHARE else caption(record, seed)
+
+
+def teaching_prompts(count: int) -> list[str]:
+    """Captions of records that training of the other phases did not show, free and canonical in turn, all different."""
+    found: dict[str, None] = {}
+    seed = FIRST_TEACHING_SEED
+    while len(found) < count:
+        record = mixed_record(seed)
+        found[plain_caption(record) if seed % 2 else caption(record, seed)] = None
+        seed += 1
+    return list(found)

@@ -140,7 +140,7 @@ class FileStore:
         self._thread = ThreadPoolExecutor(1, "heliograph-blocks")
 
     def begin(self, number: int) -> None:
-        """Read it in the thread. What lies in its place and was never asked for (after a forward that failed) is lost."""
+        """Read it in the thread; what a failed forward left in its place is lost."""
         if number not in self._reading:
             place = self._turn % BLOCKS_IN_FLIGHT
             self._turn += 1

@@ -90,7 +90,8 @@ def identity(pieces: Sequence[UInt8[np.ndarray, "f g v 3"]], reader: Reader, rec
 
     Where the first piece shows no subject, that of the first piece with one counts. Without any it is 0.
     """
-    looks = [tuple(reader.read(piece, record)[name].value for name in LOOKS) for piece in pieces]
+    readings = [reader.read(piece, record) for piece in pieces]
+    looks = [tuple(reading[name].value for name in LOOKS) for reading in readings]
     first = next((index for index, look in enumerate(looks) if None not in look), None)
     if first is None:
         return 0.0

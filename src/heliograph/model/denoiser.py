@@ -55,13 +55,10 @@ class TransformerDenoiser:
         self.run: Callable[..., Tensor] = transformer
         """What is called with the transformer's arguments: the transformer, or recordings of it."""
         self.device = device or transformer.device
+        # What latents are cast to at the transformer's border; asking a library's model for it walks all its modules.
+        self.dtype: torch.dtype = transformer.dtype
         self.history_reuse: HistoryReuse = history_reuse
         self._memo = Memo()
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The dtype that latents are cast to at the transformer's border."""
-        return self.transformer.dtype
 
     def prompt(self, embedding: Float[Tensor, "b l d_text"]) -> Prompt:
         """A prompt ready to be denoised under; its text keys are made once, on the first step."""

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from heliograph.options import speed_options
+from heliograph.options import speed_options, threads_option
 
 DEFAULT_FOLDER = Path.home() / ".heliograph" / "studio"
 
@@ -29,6 +29,7 @@ DEFAULT_FOLDER = Path.home() / ".heliograph" / "studio"
 @click.option("--max-jobs", default=64, show_default=True, type=click.IntRange(1), help="Videos that may wait.")
 @click.option("--max-live", default=8, show_default=True, type=click.IntRange(1), help="Live sessions that may run.")
 @click.option("--max-pace", default=4.0, show_default=True, help="Fastest playback, as a multiple of 24 a second.")
+@threads_option
 def serve(model: str, device: str, dtype: str, data_dir: Path | None, **options: Any) -> None:
     """Open the studio: live video to steer in the browser, and the OpenAI Videos API.
 
@@ -42,7 +43,7 @@ def serve(model: str, device: str, dtype: str, data_dir: Path | None, **options:
     def load() -> Any:
         from heliograph.serve.helios import load_maker  # noqa: PLC0415 - loads torch
 
-        return load_maker(model, device, dtype, options["speed"])
+        return load_maker(model, device, dtype, options["threads"], options["speed"])
 
     limits = Limits(
         max_jobs=options["max_jobs"],

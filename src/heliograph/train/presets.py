@@ -6,9 +6,10 @@ completely. Every phase starts from the model folder that the one before it expo
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
+from heliograph.config import MemoryConfig
 from heliograph.errors import UserError
 from heliograph.shapes import check_size
 from heliograph.train.adapt import AdaptConfig
@@ -67,6 +68,7 @@ class TrainConfig:
         saves_memory: blocks are computed again in the backward pass.
         idle: for distillation, where frozen weights are while the other network works: they `stay` on the device, or
             `leave` it for host memory, which costs time and saves the smaller backbone.
+        memory: how much of the past is shown; the result is sampled with the same.
         prompts: what sample clips are made of.
     """
 
@@ -88,6 +90,7 @@ class TrainConfig:
     scores_layout: Layout = "shard"
     saves_memory: bool = True
     idle: IdlePlace = "stay"
+    memory: MemoryConfig = field(default_factory=MemoryConfig)
     prompts: tuple[str, ...] = ("a red fish swims to the left over a coral reef",)
 
     @property
@@ -340,13 +343,12 @@ def _embedded() -> tuple[TrainConfig, ...]:
     ode = replace(
         adapt,
         name="embedded-ode",
-        stage=OdeConfig(num_chunks=3, weight=1.0, optimiser=Optimiser(3e-4, (0.9, 0.99), 1e-3)),
-        loop=replace(adapt.loop, max_steps=200, rate="cosine", warmup_steps=10, seed=52),
-        batch_size=4,
+        stage=OdeConfig(num_chunks=2, weight=1.0, optimiser=Optimiser(5e-4, (0.9, 0.99), 1e-3, has_muon=True)),
+        loop=replace(adapt.loop, max_steps=400, rate="cosine", warmup_steps=20, seed=52),
         kind="distilled",
         network=None,
         trains_text=False,
-        ema=EmaConfig(0.98, 20),
+        ema=EmaConfig(0.99, 40),
     )
     return adapt, multiscale, ode
 

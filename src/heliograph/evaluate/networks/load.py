@@ -14,7 +14,7 @@ import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -130,8 +130,8 @@ def _read(file: Path, read: Callable[[Path], T]) -> T:
         raise CheckpointError(f"{file} cannot be used ({type(error).__name__}: {text}); download it again") from error
 
 
-def _tensors(file: Path) -> dict[str, Tensor]:
-    """A file of tensors; nothing in it is run."""
+def _tensors(file: Path) -> dict[str, Any]:
+    """A file of tensors, perhaps in folders of names; nothing in it is run."""
     return torch.load(file, map_location="cpu", weights_only=True)
 
 

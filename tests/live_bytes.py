@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 class LiveBytes(TorchDispatchMode):
     """Counts the bytes of all tensors made inside it, alive at a time; the highest count is `peak`.
 
-    What is in `alive` from the start is left out, and so are mapped files, whose pages the system takes back.
+    What is in `alive` from the start is left out.
     """
 
     def __init__(self) -> None:
@@ -30,7 +30,7 @@ class LiveBytes(TorchDispatchMode):
 
     def _add(self, storage: torch.UntypedStorage) -> None:
         key = storage._cdata
-        if key in self.alive or _is_mapped(storage):
+        if key in self.alive:
             return
         self.alive.add(key)
         self.now += storage.nbytes()
@@ -40,10 +40,6 @@ class LiveBytes(TorchDispatchMode):
     def _drop(self, key: int, size: int) -> None:
         self.alive.discard(key)
         self.now -= size
-
-
-def _is_mapped(storage: torch.UntypedStorage) -> bool:
-    return storage.device.type == "cpu" and storage.filename is not None
 
 
 def most_live_bytes(run: Callable[..., object], *shapes: tuple[int, ...]) -> int:

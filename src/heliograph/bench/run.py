@@ -57,7 +57,7 @@ class Run:
 
 
 class Watch:
-    """The clocks of a run. A chunk is all transformer calls until it is handed over, and done when `chunk_done` is called."""
+    """The clocks of a run. A chunk is all transformer calls until it is handed over, done when `chunk_done` says so."""
 
     def __init__(self, device: torch.device, decode_device: torch.device | None = None) -> None:
         self.device = device

@@ -15,11 +15,10 @@ def to_device(x: Float[Tensor, "..."], device: torch.device | str) -> Float[Tens
 
     PyTorch keeps freed pinned memory and gives it out again, so after the first chunks nothing is pinned anew.
     """
-    if torch.device(device).type != "cuda" or x.is_cuda:
+    kind = torch.device(device).type
+    if kind not in ("cuda", "meta") or x.device.type != "cpu":  # meta stands for a GPU in tests
         return x.to(device)
-    # Fake tensors, which stand for a GPU in tests, cannot be pinned.
-    pinned = x.pin_memory() if torch.cuda.is_available() else x
-    return pinned.to(device, non_blocking=True)
+    return (x.pin_memory() if kind == "cuda" else x).to(device, non_blocking=True)
 
 
 def current_device_of(x: Float[Tensor, "..."]) -> AbstractContextManager[Any]:

@@ -62,7 +62,7 @@ class SmallDecoder:
         self.dtype = HALF if is_gpu else torch.float32
         # Frame-wise convolutions are fastest on a GPU with the channels of a pixel side by side.
         layout = torch.channels_last if is_gpu else torch.contiguous_format
-        module: nn.Module = network.eval().requires_grad_(requires_grad=False)
+        module: Any = network.eval().requires_grad_(requires_grad=False)  # the library's `to` hides torch's keywords
         module.to(device=autoencoder.device, dtype=self.dtype, memory_format=layout)
         self._network = network
         place = {"device": autoencoder.device, "dtype": torch.float32}

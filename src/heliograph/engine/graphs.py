@@ -77,7 +77,8 @@ class GraphedTransformer:
 
     def _record(self, x: Tensor, timestep: float, text: Tensor, tiers: Tiers | None, memos: Memos) -> Recording:
         self.transformer(x, timestep, text, tiers, memos)  # warms up, and fills the memos
-        own = Memos(*(Memo.of(_copies(memo.items())) for memo in (memos.model, memos.prompt, memos.chunk)))
+        model, prompt, chunk = (Memo.of(_copies(memo.items())) for memo in (memos.model, memos.prompt, memos.chunk))
+        own = Memos(model, prompt, chunk)
         own.model.recall(("time", ANY_TIMESTEP), lambda: _copy(memos.model.value(("time", timestep))))
         kept = x.clone()
 

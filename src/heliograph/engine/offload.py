@@ -200,12 +200,13 @@ class BlockStream:
         if self._following(number) != number:
             self._store.begin(self._following(number))
 
-    def _after(self, number: int, block: nn.Module, *_: Any) -> None:
+    def _after(self, number: int, block: nn.Module, *_results: Any) -> None:
         """The block's work was given to the device: the next one may come beside it."""
         place, _ = self._brought.pop(number)
         if self._stream is not None:
-            self._departures[place] = torch.cuda.Event()
-            self._departures[place].record()  # pyright: ignore[reportOptionalMemberAccess]
+            departure = torch.cuda.Event()
+            departure.record()
+            self._departures[place] = departure
         self._store.leave(number, block, self._layouts[number])
         if self._following(number) != number:
             self._bring(self._following(number))
@@ -264,7 +265,8 @@ def locked(size: int, device: torch.device) -> Bytes:
     """
     stretch = torch.empty(size, dtype=torch.uint8)
     if device.type == "cuda":
-        status = torch.cuda.cudart().cudaHostRegister(stretch.data_ptr(), size, 0)
+        runtime: Any = torch.cuda.cudart()
+        status = runtime.cudaHostRegister(stretch.data_ptr(), size, 0)
         if int(status) != 0:
             logger.warning("the system locks no more memory: blocks come to the device at about half the speed")
     return stretch
@@ -273,5 +275,6 @@ def locked(size: int, device: torch.device) -> Bytes:
 def unlock_with(owner: object, stretches: Sequence[Bytes], device: torch.device) -> None:
     """Give page-locked memory back to the system when its owner goes; what still reads it then reads plain memory."""
     if device.type == "cuda":
+        runtime: Any = torch.cuda.cudart()
         for stretch in stretches:
-            weakref.finalize(owner, torch.cuda.cudart().cudaHostUnregister, stretch.data_ptr())
+            weakref.finalize(owner, runtime.cudaHostUnregister, stretch.data_ptr()).atexit = False

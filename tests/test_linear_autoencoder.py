@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from heliograph.lean_decoder import LeanDecoder
 from heliograph.linear_autoencoder import (
     PATCH_VALUES,
     LinearAutoencoder,
@@ -95,3 +96,22 @@ def test_it_is_the_same_after_saving_and_loading(tmp_path, coded):
     again = LinearAutoencoder.from_pretrained(tmp_path)
     z = noise(1, 16, 9, 2, 2)
     assert torch.equal(again.decode(z).sample, coded.decode(z).sample)
+
+
+@pytest.mark.parametrize(
+    ("is_low", "error"), [(False, 1e-5), (True, 10 ** (-55 / 20) * 2)], ids=["float32", "bfloat16"]
+)
+def test_the_lean_decoder_shows_the_picture_of_the_plain_one(
+    monkeypatch: pytest.MonkeyPatch, *, is_low: bool, error: float
+) -> None:
+    monkeypatch.setattr("heliograph.lean_decoder.has_fast_bfloat16", lambda: is_low)
+    model = LinearAutoencoder(decoder_dim=24, latents_std=(2.0,) * 16).eval()
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(0.05 * torch.randn(parameter.shape, generator=generator))
+        z = noise(2, 16, 9, 3, 4)
+        want = model.decode(z).sample
+        got = LeanDecoder(model).decode(z)
+    assert float(want.std()) > 0.05
+    assert float((got - want).square().mean().sqrt()) < error  # for bfloat16 55 dB of a range of 2

@@ -5,6 +5,7 @@ stopped with Ctrl-C. Heavy libraries are imported inside the verbs, so that `--h
 """
 
 import json
+import os
 import signal
 import sys
 from pathlib import Path
@@ -108,6 +109,9 @@ app.add_command(serve)
 
 def main() -> NoReturn:
     """Run the command line and exit with its code."""
+    # Threads that have nothing to do must sleep, not spin: where another program has one of the cores, spinning made a
+    # chunk of the embedded model take eighty times as long. Read when PyTorch is loaded, so it is set before that.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         app(standalone_mode=False)

@@ -12,6 +12,7 @@ from einops import rearrange
 
 from heliograph.config import SpeedConfig, StartNoise
 from heliograph.engine.session import Session, chunks_of
+from heliograph.engine.threads import use_threads
 from heliograph.errors import UserError
 from heliograph.media.enlarge import enlarge
 from heliograph.media.latents import LatentsFile
@@ -33,6 +34,7 @@ class GenerateOptions:
     model: str
     device: str
     dtype: str
+    threads: int | None
     speed: SpeedConfig
     image: Path | None
     video: Path | None
@@ -80,6 +82,7 @@ def run_generate(options: GenerateOptions) -> None:
         prompts=(*(cue.prompt for cue in prompts.cues), options.negative_prompt),
         speed=options.speed,
     )
+    use_threads(options.threads, pipeline.engine.num_threads)
     session = pipeline.session(
         prompts,
         image=options.image,

@@ -54,6 +54,15 @@ class PixelSize(click.ParamType):
         return height, width
 
 
+threads_option = click.option(
+    "--threads",
+    type=click.IntRange(1),
+    envvar="OMP_NUM_THREADS",
+    help="CPU threads; also read from OMP_NUM_THREADS.  [default: as heliograph doctor says]",
+)
+"""How many threads a model on the CPU may use."""
+
+
 def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options of every verb that loads a model."""
     options = (
@@ -66,6 +75,7 @@ def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
             type=click.Choice(["auto", "float32", "bfloat16", "float16", "int8"]),
             help="Number format of transformer and text encoder; int8 rounds the transformer's matrices.",
         ),
+        threads_option,
     )
     for option in reversed(options):
         command = option(command)

@@ -17,9 +17,9 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
-from heliograph.checkpoint import ModelFolder, open_model
+from heliograph.checkpoint import ModelFolder, native_size, open_model
 from heliograph.config import EXACT, SpeedConfig, StartNoise
-from heliograph.engine.engine import Engine, load_engine, native_size
+from heliograph.engine.engine import Engine, load_engine
 from heliograph.engine.machine import this_machine
 from heliograph.engine.needs import needs_of, workload_of
 from heliograph.engine.pictures import Chunk

@@ -32,10 +32,15 @@ class Denoiser(Protocol):
 
 @dataclass(frozen=True)
 class Branches:
-    """What the chunk is conditioned on: under the prompt and, when guidance is on, under the negative prompt."""
+    """What the chunk is conditioned on: under the prompt and, when guidance is on, under the negative prompt.
+
+    `both`, where there is one, is a batch of two that stands for the prompt and the negative prompt, in this order:
+    for a network that is small, one pass of two is quicker than two passes.
+    """
 
     prompt: Any
     negative: Any | None = None
+    both: Any | None = None
 
 
 @dataclass(frozen=True)
@@ -86,12 +91,16 @@ def guided_velocity(
     denoiser: Denoiser, x: Tensor, timestep: float, branches: Branches, guidance: Guidance
 ) -> Float[Tensor, "b c t h w"]:
     """Velocity under the prompt, weighed against the negative prompt where guidance is on."""
-    conditional = denoiser(x, timestep, branches.prompt)
     if not guidance.is_on:
-        return conditional
-    assert branches.negative is not None, "guidance is on, but there is no negative prompt to weigh against"
+        return denoiser(x, timestep, branches.prompt)
     combine = cfg_zero_star if guidance.method == "cfg_zero_star" else classifier_free
-    return combine(conditional, denoiser(x, timestep, branches.negative), guidance.scale)
+    if branches.both is not None:
+        conditional, unconditional = denoiser(torch.cat([x, x]), timestep, branches.both).chunk(2)
+    else:
+        assert branches.negative is not None, "guidance is on, but there is no negative prompt to weigh against"
+        conditional = denoiser(x, timestep, branches.prompt)
+        unconditional = denoiser(x, timestep, branches.negative)
+    return combine(conditional, unconditional, guidance.scale)
 
 
 def zero_init_steps(guidance: Guidance) -> int:

@@ -13,7 +13,7 @@ from heliograph.data.diorama.record import MOTIONS, SCENES, SPEEDS
 from heliograph.data.diorama.render import backdrop, render
 from heliograph.errors import UserError
 from heliograph.evaluate.paths import accounts, common_path
-from heliograph.evaluate.sight import components, find, shrink, sight, unlike
+from heliograph.evaluate.sight import clip_look, components, find, shrink, sight, unlike
 from heliograph.evaluate.truth import Reader, check
 
 CASES = {
@@ -182,8 +182,8 @@ def test_nothing_followed_is_not_explained():
 
 def test_a_darker_clip_is_known_for_the_same_scene(short_clip):
     usual = sight("meadow", "day").usual
-    away, gain = unlike(shrink(short_clip), usual)
-    darker_away, darker_gain = unlike(shrink((short_clip * 0.9).astype(np.uint8)), usual)
+    away, gain = unlike(clip_look(shrink(short_clip)), usual)
+    darker_away, darker_gain = unlike(clip_look(shrink((short_clip * 0.9).astype(np.uint8))), usual)
     assert gain == pytest.approx(1, abs=0.04)
     assert darker_gain / gain == pytest.approx(0.9, abs=0.02)
     assert darker_away == pytest.approx(away, abs=0.01)

@@ -115,6 +115,18 @@ def test_an_odd_size_and_pixels_that_are_not_square_are_shown_as_players_do(tmp_
     assert frames.shape == (3, known.HEIGHT, 2 * known.WIDTH, 3)
 
 
+def test_a_video_of_odd_height_and_width_is_measured(tmp_path: Path) -> None:
+    def every_pixel(track: av.VideoStream) -> None:
+        track.pix_fmt = "yuv444p"  # the only way that H.264 has odd sizes
+
+    frames = known.pan(6, right=1, height=37, width=65)
+    path = write_video(tmp_path / "odd.mp4", frames, prepare=every_pixel)
+    shape = survey(path)
+    assert (shape.height, shape.width, shape.num_frames) == (37, 65, 6)
+    read = series.read_series(pieces(path, shape, 2), series.ALL)
+    assert all(np.isfinite(rows).all() and len(rows) == 6 - series.ALL[name].reach for name, rows in read.items())
+
+
 def test_a_file_that_is_no_video_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(MediaError, match="nothing"):
         survey(named(tmp_path, "nothing.mp4") / "nothing.mp4")

@@ -1,13 +1,15 @@
 """The result of a phase: a model folder that both libraries load."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from heliograph.checkpoint import load_transformer, open_model, read_folder
+from heliograph.checkpoint import load_transformer, native_memory, open_model, read_folder
+from heliograph.config import MemoryConfig
 from heliograph.errors import OutputError
 from heliograph.presets import SAMPLERS, sampler_for
 from heliograph.train import export
@@ -27,7 +29,7 @@ def result(tiny_folder: Path) -> Result:
     network = load_start(StartPoint(str(tiny_folder)), torch.float32)
     add_seeded_adapter(network, AdapterConfig(4, ("patch_embedding",), ("patch_long",)), "student", 0)
     disturb(network)
-    return Result(network, "student", "mid", (64, 96))
+    return Result(network, "student", "mid", (64, 96), MemoryConfig())
 
 
 @torch.no_grad()
@@ -56,7 +58,7 @@ def test_a_pipeline_runs_the_folder_at_the_size_it_was_trained_at(
     import heliograph
 
     folder = tmp_path / "model"
-    export_model(folder, Result(result.network, "student", "distilled", (64, 64)), tiny_folder, ALONE)
+    export_model(folder, Result(result.network, "student", "distilled", (64, 64), MemoryConfig()), tiny_folder, ALONE)
     pipe = heliograph.HeliosPipeline.from_pretrained(folder, device="cpu", dtype="float32")
     chunk = next(iter(pipe.stream("a fish", seed=0, steps=(1, 1, 1), first_chunk_steps=(1, 1, 1))))
     assert chunk.frames.shape == (33, 64, 64, 3)
@@ -64,7 +66,9 @@ def test_a_pipeline_runs_the_folder_at_the_size_it_was_trained_at(
 
 @pytest.mark.parametrize("kind", ["base", "mid", "distilled"])
 def test_the_folder_is_sampled_as_its_kind(kind: Kind, result: Result, tiny_folder: Path, tmp_path: Path) -> None:
-    export_model(tmp_path / "model", Result(result.network, "student", kind, (64, 64)), tiny_folder, ALONE)
+    export_model(
+        tmp_path / "model", Result(result.network, "student", kind, (64, 64), MemoryConfig()), tiny_folder, ALONE
+    )
     folder = read_folder(tmp_path / "model")
     pipeline = {"is_distilled": folder.index.is_distilled, "is_cfg_zero_star": folder.index.is_cfg_zero_star}
     assert sampler_for(folder.scheduler_config, pipeline) == SAMPLERS[kind] and not folder.is_random
@@ -107,7 +111,9 @@ def test_a_trained_text_encoder_takes_the_old_ones_place(tiny_folder: Path, tmp_
     with torch.no_grad():
         encoder.encoder.shared.weight.add_(1.0)
     network = load_start(StartPoint(str(tiny_folder)), torch.float32)
-    export_model(tmp_path / "model", Result(network, None, "base", (64, 64), encoder.encoder), tiny_folder, ALONE)
+    export_model(
+        tmp_path / "model", Result(network, None, "base", (64, 64), MemoryConfig(), encoder.encoder), tiny_folder, ALONE
+    )
     loaded = load_text_encoder(open_model(str(tmp_path / "model")), torch.float32, CPU)
     assert torch.equal(loaded.encode(["a fish"]).embedding, encoder.encode(["a fish"]).embedding)
     assert not (tmp_path / "model" / "trained").exists()
@@ -117,7 +123,9 @@ def test_a_result_replaces_the_one_before_and_leaves_no_draft(
     result: Result, tiny_folder: Path, tmp_path: Path
 ) -> None:
     for kind in ("base", "mid"):
-        export_model(tmp_path / "model", Result(result.network, "student", kind, (64, 64)), tiny_folder, ALONE)  # type: ignore[arg-type]
+        export_model(
+            tmp_path / "model", Result(result.network, "student", kind, (64, 64), MemoryConfig()), tiny_folder, ALONE
+        )  # type: ignore[arg-type]
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
     assert json.loads((tmp_path / "model" / "model_index.json").read_text())["_class_name"] == "HeliosPyramidPipeline"
 
@@ -132,3 +140,12 @@ def test_a_disk_that_fails_leaves_nothing(
     with pytest.raises(OutputError, match="No space left on device"):
         export_model(tmp_path / "model", result, tiny_folder, ALONE)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_model_that_remembers_otherwise_says_so_and_is_sampled_so(
+    result: Result, tiny_folder: Path, tmp_path: Path
+) -> None:
+    memory = MemoryConfig(8, 4, 2, keeps_anchor=False)
+    export_model(tmp_path / "model", replace(result, memory=memory), tiny_folder, ALONE)
+    assert native_memory(tmp_path / "model") == memory
+    assert native_memory(tiny_folder) == MemoryConfig()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from heliograph.config import MemoryConfig
 from heliograph.train.adapter import AdapterConfig
 from heliograph.train.lora import add_seeded_adapter, train_only
 from heliograph.train.plan import history_tokens, make_plan, role_memory, sequences
@@ -18,7 +19,7 @@ H100 = ("an 80 GB GPU", 80 * GB)
 
 
 def test_tokens_are_those_of_the_reference() -> None:
-    assert history_tokens(48, 80) == 2400
+    assert history_tokens(48, 80, MemoryConfig()) == 2400
     assert sequences(TRAINING["adapt-init"]) == (11_040,)
     assert sequences(TRAINING["multiscale-init"]) == (23_100,)
     assert sequences(TRAINING["multiscale-post"]) == (18_540,)

@@ -32,6 +32,7 @@ from heliograph.checkpoint.folder import (
     read_folder,
     read_json,
 )
+from heliograph.checkpoint.native import NATIVE_FILE, RELEASED_SIZE, native_memory, native_size, native_values
 from heliograph.checkpoint.tensors import DTYPES, WEIGHT_FILES, TensorInfo, check_tensors, tensor_table
 from heliograph.checkpoint.weights import FP32_COMPONENTS, Place, fill_module, load_weights
 
@@ -39,10 +40,12 @@ __all__ = [
     "DTYPES",
     "FP32_COMPONENTS",
     "INDEX_FILE",
+    "NATIVE_FILE",
     "PARTS",
     "PIPELINES",
     "RANDOM_MARK",
     "RELEASED",
+    "RELEASED_SIZE",
     "TINY",
     "WEIGHT_FILES",
     "Component",
@@ -61,6 +64,9 @@ __all__ = [
     "load_transformer",
     "load_vae",
     "load_weights",
+    "native_memory",
+    "native_size",
+    "native_values",
     "open_model",
     "read_folder",
     "read_json",

@@ -1,14 +1,10 @@
 """A section of the page of evidence: the embedded model judged by `heliograph evaluate`, from stored results.
 
-`section(Path(RESULTS))` gives it as Markdown; `python -m heliograph.embedded.quality` writes the results. Imports no torch.
+`python -m heliograph.embedded.quality` writes the results.
 """
 
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
-
-from heliograph.errors import UserError
 
 RESULTS = "docs/evidence/quality.json"
 
@@ -25,48 +21,38 @@ TRUTH = (
 OTHERS = ("motion", "blend smoothness", "flicker", "frozen", "loop", "scene cuts", "sharpness", "noise")
 
 
-def section(results: Path) -> str:
-    """The section as Markdown, its heading included.
-
-    Raises:
-        UserError: there are no results.
-    """
-    try:
-        found: Mapping[str, Any] = json.loads(results.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{results} cannot be read ({error}); run python -m heliograph.embedded.quality first"
-        ) from error
+def section(found: Mapping[str, Any]) -> str:
+    """The section as Markdown, its heading included, from the contents of `RESULTS`."""
     plan, facts = found["plan"], found["facts"]
-    return "\n".join(
-        [
-            "## Judged by `heliograph evaluate`",
-            "",
-            f"{plan['num_prompts']} held-out prompts, {plan['num_chunks']} chunks each, commit {facts['commit']}, written "
-            "by `python -m heliograph.embedded.quality`. `plain` is as the model makes them, `matched` the same with",
-            "`--match-chunks`, `ceiling` true clips through the model's autoencoder; all are H.264 files. Means over videos "
-            "with the middle 95 % of their bootstrap.",
-            "",
-            "### Ground truth",
-            "",
-            *_table(found, TRUTH, ("plain", "ceiling")),
-            "",
-            *_distances(found),
-            "",
-            "### Seams and drift, and what `--match-chunks` does to them",
-            "",
-            "`difference` is matched minus plain over pairs of videos; p is of a sign-flip test, made fit for all metrics "
-            "of the report (Holm). A seam of 1 is none; below 1 the border jumps less than what is usual inside chunks.",
-            "",
-            *_compared(found, [f"{name} seam" for name in ("picture", *PROPERTIES)]),
-            "",
-            *_compared(found, [f"{name} drift" for name in PROPERTIES]),
-            "",
-            *_compared(found, OTHERS),
-            "",
-            verdict(found),
-        ]
-    )
+    return f"""## Judged by `heliograph evaluate`
+
+{plan["num_prompts"]} held-out prompts, {plan["num_chunks"]} chunks each, commit {facts["commit"]}, written by
+`python -m heliograph.embedded.quality`. `plain` is as the model makes them, `matched` the same with `--match-chunks`,
+`ceiling` true clips through the model's autoencoder; all are H.264 files. Means over videos with the middle 95 % of
+their bootstrap, and in brackets how many videos have the metric.
+
+### Ground truth
+
+{_table(found, TRUTH, ("plain", "ceiling"))}
+
+Fréchet distance from true clips of the same prompts, in 30 hand-made features (light, colour, edges and change in six
+fields of the picture; they do not know shapes), beside that of true clips from true clips:
+
+{_distances(found)}
+
+### Seams and drift, and what `--match-chunks` does to them
+
+`difference` is matched minus plain over pairs of videos; p is of a sign-flip test, made fit for all metrics of the
+report (Holm). A seam of 1 is none; below 1 the border jumps less than what is usual inside chunks.
+
+{_compared(found, [f"{name} seam" for name in ("picture", *PROPERTIES)])}
+
+{_compared(found, [f"{name} drift" for name in PROPERTIES])}
+
+{_compared(found, OTHERS)}
+
+{verdict(found)}
+"""
 
 
 def verdict(found: Mapping[str, Any]) -> str:
@@ -93,15 +79,15 @@ def _changed(tests: Mapping[str, Any], kind: str, sign: int) -> list[str]:
     ]
 
 
-def _table(found: Mapping[str, Any], metrics: Sequence[str], folders: Sequence[str]) -> list[str]:
+def _table(found: Mapping[str, Any], metrics: Sequence[str], folders: Sequence[str]) -> str:
     lines = [f"| metric | {' | '.join(folders)} |", "| --- " * (1 + len(folders)) + "|"]
     for metric in metrics:
         cells = [_score(found["folders"][name]["scores"].get(metric)) for name in folders]
         lines.append(f"| {metric} | {' | '.join(cells)} |")
-    return lines
+    return "\n".join(lines)
 
 
-def _compared(found: Mapping[str, Any], metrics: Sequence[str]) -> list[str]:
+def _compared(found: Mapping[str, Any], metrics: Sequence[str]) -> str:
     tests = {one["metric"]: one for one in found["comparison"]}
     lines = ["| metric | plain | matched | difference | p | ceiling |", "| --- " * 6 + "|"]
     for metric in metrics:
@@ -110,25 +96,19 @@ def _compared(found: Mapping[str, Any], metrics: Sequence[str]) -> list[str]:
         change = "–" if one is None else _interval(one["difference"])
         p = "–" if one is None or one["p_together"] is None else _number(one["p_together"])
         lines.append(f"| {metric} | {scores[0]} | {scores[1]} | {change} | {p} | {scores[2]} |")
-    return lines
+    return "\n".join(lines)
 
 
-def _distances(found: Mapping[str, Any]) -> list[str]:
+def _distances(found: Mapping[str, Any]) -> str:
     """The Fréchet distances beside their floors."""
-    lines = [
-        "Fréchet distance from true clips of the same prompts, in 30 hand-made features (light, colour, edges and change in",
-        "six fields of the picture; they do not know shapes), beside that of true clips from true clips:",
-        "",
-        "| videos | distance | floor | 95 % of floors below |",
-        "| --- | --- | --- | --- |",
-    ]
+    lines = ["| videos | distance | floor | 95 % of floors below |", "| --- " * 4 + "|"]
     for name in NAMES:
         one = found["folders"][name]["frechet_distance"]
         if one is not None:
             lines.append(
                 f"| {name} | {_number(one['value'])} | {_number(one['floor'])} | {_number(one['floor_high'])} |"
             )
-    return lines
+    return "\n".join(lines)
 
 
 def _score(found: Mapping[str, Any] | None) -> str:

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from heliograph.autoencoder import FastAutoencoder
 from heliograph.errors import CheckpointError
+from heliograph.lean_decoder import LeanDecoder
+from heliograph.linear_autoencoder import LinearAutoencoder
 from heliograph.vae import Autoencoder, Decoder
 from heliograph.wan_decoder import WanDecoder, can_walk, passes_within
 
@@ -28,7 +30,8 @@ def choose_decoder(
     """What decodes chunks of `size` pixels, on the autoencoder's device; None is the autoencoder itself.
 
     On a CUDA device the Wan autoencoder is decoded in half precision and as few passes as fit into the free memory. On
-    a CPU half precision is slower, so there the library's decode is bit for bit what runs.
+    a CPU half precision is slower, so there the library's decode is bit for bit what runs. The embedded model's is
+    decoded by three large products (`lean_decoder.py`).
 
     Args:
         autoencoder: of the model.
@@ -41,10 +44,13 @@ def choose_decoder(
     """
     if small is not None:
         return SmallDecoder(load_small_decoder(small), autoencoder)
+    if isinstance(autoencoder, LinearAutoencoder) and autoencoder.device.type == "cpu" and autoencoder.decoder:
+        return LeanDecoder(autoencoder)
     if autoencoder.device.type != "cuda" or not can_walk(autoencoder):
         return None
     channels = autoencoder.config.get("decoder_base_dim") or autoencoder.config["base_dim"]
-    passes = passes_within(free_bytes(autoencoder.device), *size, channels, HALF)
+    # The transformer's activations are not alive while a chunk is decoded, but the allocator does not give all back.
+    passes = passes_within(free_bytes(autoencoder.device) * 3 // 4, *size, channels, HALF)
     return WanDecoder(cast("Any", autoencoder), HALF, passes)
 
 
@@ -56,7 +62,7 @@ class SmallDecoder:
         self.dtype = HALF if is_gpu else torch.float32
         # Frame-wise convolutions are fastest on a GPU with the channels of a pixel side by side.
         layout = torch.channels_last if is_gpu else torch.contiguous_format
-        module: nn.Module = network.eval().requires_grad_(requires_grad=False)
+        module: Any = network.eval().requires_grad_(requires_grad=False)  # the library's `to` hides torch's keywords
         module.to(device=autoencoder.device, dtype=self.dtype, memory_format=layout)
         self._network = network
         place = {"device": autoencoder.device, "dtype": torch.float32}

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import torch
 
-from heliograph.checkpoint import ModelFolder, read_json, tensor_table
+from heliograph.checkpoint import ModelFolder, native_memory, native_size, native_values, tensor_table
 from heliograph.config import EXACT, MemoryConfig, SamplerConfig, SpeedConfig
 from heliograph.engine.decoders import choose_decoder
 from heliograph.engine.machine import free_bytes
 from heliograph.engine.pictures import Pictures
-from heliograph.engine.placement import Plan
+from heliograph.engine.placement import LARGE_PARAMETERS, Plan
 from heliograph.engine.prompts import TextEmbeddings
 from heliograph.engine.tuning import device_for_vae, resolved, tuned_denoiser, tuned_transformer
 from heliograph.model.denoiser import TransformerDenoiser
@@ -21,12 +21,6 @@ from heliograph.presets import sampler_for
 from heliograph.request import chosen_sampler
 from heliograph.text import load_text_encoder
 from heliograph.vae import LatentCodec, load_autoencoder
-
-RELEASED_SIZE = (384, 640)
-"""Height and width, in pixels, that the released models were trained at."""
-
-NATIVE_FILE = "heliograph.json"
-"""Optional file of a model folder: the height and width it was trained at, and what it can show."""
 
 _SAMPLED_BYTES = 4096
 _SAMPLES = 16
@@ -36,7 +30,9 @@ _SAMPLES = 16
 class Engine:
     """The parts of one model. Sessions share it; nothing in it belongs to a single video.
 
-    `approximations` are what was given up for speed, in words.
+    `pairs_guidance` runs the two branches of guidance as a batch of two: quicker for a small model on a CPU, where a
+    pass is many small calls, and of no use where one branch keeps the device busy. `num_threads` are those to run it
+    on where it runs on the CPU. `approximations` are what was given up for speed, in words.
     """
 
     denoiser: TransformerDenoiser
@@ -48,6 +44,8 @@ class Engine:
     num_channels: int
     fingerprint: str
     device: torch.device
+    pairs_guidance: bool = False
+    num_threads: int | None = None
     approximations: tuple[str, ...] = ()
 
     @cached_property
@@ -85,22 +83,16 @@ def load_engine(folder: ModelFolder, plan: Plan, prompts: tuple[str, ...] = (), 
         texts=texts,
         codec=codec,
         sampler=native_sampler(folder),
-        memory=MemoryConfig(),
+        memory=native_memory(folder.path),
         size=size,
         num_channels=int(folder.transformer_config.get("in_channels", 16)),
         fingerprint=fingerprint(folder),
         device=device,
+        num_threads=plan.num_threads,
+        pairs_guidance=transformer.lean is not None
+        and sum(p.numel() for p in transformer.parameters()) < LARGE_PARAMETERS,
         approximations=speed.approximations,
     )
-
-
-def native_size(folder: Path) -> tuple[int, int]:
-    """Height and width, in pixels, that the model was trained at; the released size where its folder does not say."""
-    file = folder / NATIVE_FILE
-    if not file.is_file():
-        return RELEASED_SIZE
-    values = read_json(file)
-    return int(values["height"]), int(values["width"])
 
 
 def native_sampler(folder: ModelFolder) -> SamplerConfig:
@@ -115,10 +107,7 @@ def native_sampler(folder: ModelFolder) -> SamplerConfig:
     """
     switches = {"is_distilled": folder.index.is_distilled, "is_cfg_zero_star": folder.index.is_cfg_zero_star}
     sampler = sampler_for(folder.scheduler_config, switches)
-    file = folder.path / NATIVE_FILE
-    if not file.is_file():
-        return sampler
-    values = read_json(file)
+    values = native_values(folder.path)
     steps, first, scale = (values.get(name) for name in ("steps", "first_chunk_steps", "guidance_scale"))
     return chosen_sampler(sampler, steps and tuple(steps), first and tuple(first), scale)
 

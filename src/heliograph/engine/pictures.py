@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,15 +34,26 @@ class Pictures:
     def __init__(self, codec: LatentCodec) -> None:
         self.codec = codec
         self._to_host = ToHost(codec.device)
+        # A CPU decodes in a thread of its own: on a second core, beside the sampling of the next chunk.
+        is_cpu = codec.device.type == "cpu"
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="heliograph-decode") if is_cpu else None
 
     @torch.no_grad()
     def begin(self, index: int, latents: Float[Tensor, "1 c 9 h2 w2"], finish: Finish | None = None) -> "PendingChunk":
         """Give decoding to the device; nothing is waited for. `finish` may still change the frames, in [-1, 1]."""
+        pending = (
+            self._decoded(latents, finish)
+            if self._thread is None
+            else self._thread.submit(self._decoded, latents, finish)
+        )
+        return PendingChunk(self, index, latents, finish, pending, is_final=self.codec.decoder is None)
+
+    @torch.no_grad()
+    def _decoded(self, latents: Float[Tensor, "1 c 9 h2 w2"], finish: Finish | None) -> Pending:
         frames = self.codec.decode_chunk(latents)
         if finish is not None:
             frames = finish(frames)
-        pending = self._to_host.send(to_uint8(frames)[0], frames.isfinite().all())
-        return PendingChunk(self, index, latents, finish, pending, is_final=self.codec.decoder is None)
+        return self._to_host.send(to_uint8(frames)[0], frames.isfinite().all())
 
     def begin_again(self, chunk: "PendingChunk") -> "PendingChunk":
         """Decode in the autoencoder's own precision, now and from now on: half precision ran out of range."""
@@ -58,12 +70,13 @@ class PendingChunk:
     index: int
     latents: Float[Tensor, "1 c 9 h2 w2"]
     finish: Finish | None
-    frames: Pending
+    frames: Pending | Future[Pending]
     is_final: bool
 
     def wait(self) -> Chunk:
         """The chunk, once its frames have arrived."""
-        frames, is_finite = self.frames.wait()
+        pending = self.frames.result() if isinstance(self.frames, Future) else self.frames
+        frames, is_finite = pending.wait()
         if not (is_finite or self.is_final):
             return self.pictures.begin_again(self).wait()
         return Chunk(self.index, frames, self.latents)

@@ -11,6 +11,7 @@ import torch
 
 from heliograph.engine.machine import Device, Machine
 from heliograph.engine.needs import BLOCK_NAME, ModelNeeds, PartNeeds
+from heliograph.engine.threads import threads_for
 from heliograph.errors import UserError
 
 Way = Literal[
@@ -78,7 +79,8 @@ class Plan:
 
     `dtype` is the transformer's and the text encoder's; the autoencoder is float32. The first `resident_blocks` blocks
     stay on the device, the others are offloaded. `device_bytes` and `host_bytes` are the highest demand at any time; a
-    GPU that shares the host's memory counts in both. `is_exact` says that weights are rounded no further than to
+    GPU that shares the host's memory counts in both. `num_threads` is for the CPU alone. `is_exact` says that weights
+    are rounded no further than to
     `dtype`. A plan fits when it has no `shortfalls`; `reasons` say
     what it means for the user and why it runs in this dtype.
     """
@@ -91,6 +93,7 @@ class Plan:
     device_bytes: int
     host_bytes: int
     is_exact: bool = True
+    num_threads: int | None = None
     shortfalls: tuple[Shortfall, ...] = ()
     reasons: tuple[str, ...] = ()
 
@@ -129,7 +132,12 @@ def plans_for(needs: ModelNeeds, machine: Machine, dtype: torch.dtype | None = N
             ways = _shared_memory_plans(needs, device, chosen)
         else:
             ways = _own_memory_plans(needs, device, chosen)
-        plans += [_judged(plan, device, machine, f"{name_of(chosen)}: {why}") for plan in ways]
+        reasons = [f"{name_of(chosen)}: {why}"]
+        if device is None:
+            number, cause = threads_for(needs.num_parameters, machine.num_cores)
+            ways = [replace(plan, num_threads=number) for plan in ways]
+            reasons.append(f"{number} thread{'s' * (number > 1)}: {cause}")
+        plans += [_judged(plan, device, machine, reasons) for plan in ways]
     return plans
 
 
@@ -327,7 +335,7 @@ def _streamed_plans(first: Plan, p: _Pieces, part: PartNeeds, device: Device) ->
     return [replace(plan, resident_blocks=resident) for plan in (on_host, on_disk)]
 
 
-def _judged(plan: Plan, device: Device | None, machine: Machine, dtype_reason: str) -> Plan:
+def _judged(plan: Plan, device: Device | None, machine: Machine, reasons: Sequence[str]) -> Plan:
     """The plan with what it lacks on this machine, and its reasons."""
     host = "host memory within the container's limit" if machine.is_limited else "host memory"
     resources = [
@@ -337,7 +345,7 @@ def _judged(plan: Plan, device: Device | None, machine: Machine, dtype_reason: s
     return replace(
         plan,
         shortfalls=tuple(Shortfall(*resource) for resource in resources if resource[1] > resource[2]),
-        reasons=(WAYS[plan.way], dtype_reason),
+        reasons=(WAYS[plan.way], *reasons),
     )
 
 

@@ -3,6 +3,8 @@
 from collections import OrderedDict
 from collections.abc import Callable
 
+import torch
+
 from heliograph.model.denoiser import Prompt, TransformerDenoiser
 from heliograph.text import TextEmbedding, TextEncoder, blend
 from heliograph.timeline import PromptMix
@@ -48,6 +50,7 @@ class PromptBook:
         self.denoiser = denoiser
         self._current: tuple[PromptMix, Prompt] | None = None
         self._negative: tuple[str, Prompt] | None = None
+        self._both: tuple[PromptMix, str, Prompt] | None = None
 
     def prompt(self, mix: PromptMix) -> Prompt:
         """The mix of two prompts that one chunk is conditioned on."""
@@ -63,3 +66,10 @@ class PromptBook:
         if self._negative is None or self._negative[0] != prompt:
             self._negative = (prompt, self.denoiser.prompt(self.embeddings.of(prompt).embedding))
         return self._negative[1]
+
+    def both(self, mix: PromptMix, negative: str) -> Prompt:
+        """A batch of two: the mix, and the negative prompt."""
+        if self._both is None or self._both[:2] != (mix, negative):
+            embeddings = [self.prompt(mix).embedding, self.negative(negative).embedding]
+            self._both = (mix, negative, self.denoiser.prompt(torch.cat(embeddings)))
+        return self._both[2]

@@ -129,30 +129,34 @@ class Session:
     def branches(self, tiers: Tiers, chunk: int) -> Branches:
         """What the chunk of this index is conditioned on, after the history in `tiers`."""
         context = self.engine.denoiser.context(tiers)
-        prompt = Condition(self._prompts.prompt(self.request.timeline.at(chunk)), context)
+        mix = self.request.timeline.at(chunk)
+        prompt = Condition(self._prompts.prompt(mix), context)
         if not self.request.sampler.guidance.is_on:
             return Branches(prompt)
-        return Branches(prompt, Condition(self._prompts.negative(self.request.negative_prompt), context))
+        words = self.request.negative_prompt
+        negative = Condition(self._prompts.negative(words), context)
+        both = Condition(self._prompts.both(mix, words), context) if self.engine.pairs_guidance else None
+        return Branches(prompt, negative, both)
 
 
 def chunks_of(session: Session, count: int | None = None) -> Iterator[Chunk]:
     """The next `count` chunks, or chunk after chunk for ever, for whoever will not change the session on the way.
 
-    Where the device works by itself, the work for a chunk is given to it before the chunk before is waited for: it
-    then never waits for the host, and another device may decode beside it.
+    The work for a chunk begins before the frames of the chunk before are waited for: a device that works by itself then
+    never waits for the host, and a CPU decodes on one core while it samples on another. There the first frames are
+    waited for at once, for they would come late.
     """
     begun: deque[PendingChunk] = deque()
-    ahead = int(works_ahead(session.engine.device))
-    for _ in itertools.count() if count is None else range(count):
+    for number in itertools.count() if count is None else range(count):
         begun.append(session.begin_chunk())
-        if len(begun) > ahead:
+        if len(begun) > (1 if number or works_ahead(session.engine.device) else 0):
             yield begun.popleft().wait()
     while begun:
         yield begun.popleft().wait()
 
 
 def works_ahead(device: torch.device) -> bool:
-    """Whether the device takes work while it is busy; a CPU does it at once, and the first frames would come late."""
+    """Whether the device takes work while it is busy; a CPU samples at once."""
     return device.type == "cuda"
 
 

@@ -14,7 +14,7 @@ from heliograph.errors import OutputError, UserError
 from heliograph.evaluate.wanted import PROMPTS_FILE, Wanted, read_wanted
 from heliograph.media.sink import BackgroundSink, open_sink
 from heliograph.media.target import write_whole
-from heliograph.pipeline import HeliosPipeline, video_length
+from heliograph.pipeline import Choices, HeliosPipeline, video_length
 from heliograph.seeds import check_seed
 from heliograph.shapes import CHUNK_FRAMES, FPS
 
@@ -33,6 +33,7 @@ class MakeOptions:
         prompts: file of prompts.
         limit: only the first so many prompts.
         seconds, num_frames: length of videos whose prompt does not say it; 5 seconds if neither is given.
+        height, width: pixels.
         seed: of the first prompt; the next has the next number.
     """
 
@@ -41,6 +42,8 @@ class MakeOptions:
     limit: int | None = None
     seconds: float | None = None
     num_frames: int | None = None
+    height: int | None = None
+    width: int | None = None
     seed: int = 0
     steps: tuple[int, ...] | None = None
     guidance_scale: float | None = None
@@ -114,13 +117,9 @@ def made_with(folder: Path) -> dict[str, Any] | None:
 def _make(pipeline: HeliosPipeline, wanted: Wanted, options: MakeOptions, index: int, path: Path, usual: int) -> float:
     """One video; returns the seconds from the prompt to the complete file."""
     began, length = time.perf_counter(), wanted.num_frames or usual
-    session = pipeline.session(
-        wanted.prompt,
-        seed=options.seed + index,
-        steps=options.steps,
-        guidance_scale=options.guidance_scale,
-        match_chunks=options.match_chunks,
-    )
+    choices = _sampling(options)
+    choices["seed"] = options.seed + index
+    session = pipeline.session(wanted.prompt, **choices)
     part = path.with_name(f".making-{path.name}")
     with BackgroundSink(open_sink(part, FPS)) as sink:
         for start in range(0, length, CHUNK_FRAMES):
@@ -131,6 +130,7 @@ def _make(pipeline: HeliosPipeline, wanted: Wanted, options: MakeOptions, index:
 
 def _settings(options: MakeOptions, usual: int, pipeline: HeliosPipeline) -> dict[str, Any]:
     """All that the frames depend on besides the prompts."""
+    request = pipeline.request("x", **_sampling(options))
     return {
         "model": options.model,
         "fingerprint": pipeline.engine.fingerprint,
@@ -138,13 +138,20 @@ def _settings(options: MakeOptions, usual: int, pipeline: HeliosPipeline) -> dic
         "usual_num_frames": usual,
         "match_chunks": options.match_chunks,
         "dtype": options.dtype,
-        "sampler": asdict(pipeline.request("x", **_sampling(options)).sampler),
-        "size": list(pipeline.engine.size),
+        "sampler": asdict(request.sampler),
+        "size": [request.height, request.width],
     }
 
 
-def _sampling(options: MakeOptions) -> Any:
-    return {"steps": options.steps, "guidance_scale": options.guidance_scale}
+def _sampling(options: MakeOptions) -> Choices:
+    """What every video is asked with."""
+    return Choices(
+        height=options.height,
+        width=options.width,
+        steps=options.steps,
+        guidance_scale=options.guidance_scale,
+        match_chunks=options.match_chunks,
+    )
 
 
 def _check_settings(folder: Path, settings: dict[str, Any]) -> None:

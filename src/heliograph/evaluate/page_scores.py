@@ -5,6 +5,7 @@ from html import escape
 from itertools import groupby
 
 from heliograph.evaluate.described import Described
+from heliograph.evaluate.drift import portion
 from heliograph.evaluate.every import EVERY
 from heliograph.evaluate.heliosbench import NETWORKS, rate_throughput
 from heliograph.evaluate.plots import COLOURS, curve_plot, number, spread_plot
@@ -36,40 +37,48 @@ def scores(report: Report) -> str:
     first = escape(report.folders[0].name)
     for other in others:
         difference = "difference" if len(others) == 1 else f"{escape(report.folders[other].name)} − {first}"
-        heads += f"<th>{difference}</th><th>p</th>"
+        heads += f"<th>{difference}</th>"
     rows = []
     for group, members in groupby(EVERY, lambda metric: metric.group):
         shown = [metric for metric in members if _is_known(metric, report)]
         if shown or group == "networks":
             rows.append(f'<tr class="group"><th>{GROUPS[group]}</th>{heads}</tr>')
         if not shown and group == "networks":
-            rows.append(_no_networks(len(report.folders) + 2 * len(others)))
+            rows.append(_no_networks(1 + len(report.folders) + len(others)))
         rows += [_row(metric, report, compared.get(metric.name, {}), others) for metric in shown]
     return f'{_note(report)}<div class="scroll"><table>{"".join(rows)}</table></div>'
 
 
 def as_sets(report: Report) -> str:
     """What is not a mean over videos: the distance of whole folders from true clips, and the speed of making them."""
-    lines = []
-    for folder in report.folders:
-        name = escape(folder.name)
-        if folder.distance is not None:
-            found = folder.distance
-            ratio = f", {number(found.value / found.floor)} times its floor" if found.floor > 0 else ""
-            lines.append(
-                f"<li>{name}: Fréchet distance {number(found.value)} from true clips of the same {found.num_videos} "
-                f"prompts{ratio}. True clips lie {number(found.floor)} from true clips (95 % below "
-                f"{number(found.floor_high)}); a distance below that cannot be told from none. Features are 30 "
-                "hand-made numbers for each 33 frames: light, colour, edges and change in six fields of the picture. "
-                "They do not know shapes.</li>"
-            )
-        if folder.made is not None and folder.made.frames_per_second is not None:
-            speed = folder.made.frames_per_second
-            lines.append(
-                f"<li>{name}: made at {number(speed)} frames/s from prompt to file on this machine; "
-                f"HeliosBench's throughput rating of that is {rate_throughput(speed)}.</li>"
-            )
-    return f"<h2>As a set</h2><ul>{''.join(lines)}</ul>" if lines else ""
+    distances = "".join(_distance_row(folder) for folder in report.folders)
+    speeds = "".join(_speed(folder) for folder in report.folders)
+    if distances:
+        distances = (
+            "<p>Fréchet distance from true clips of the same prompts, beside that of true clips from true clips; a "
+            "distance that most of those reach cannot be told from none. Features are 30 hand-made numbers for each 33 "
+            "frames: light, colour, edges and change in six fields of the picture. They do not know shapes.</p><table>"
+            f"<tr><th></th><th>distance</th><th>floor</th><th>95 % of floors below</th></tr>{distances}</table>"
+        )
+    return f"<h2>As a set</h2>{distances}{speeds}" if distances or speeds else ""
+
+
+def _distance_row(folder: Folder) -> str:
+    found = folder.distance
+    if found is None:
+        return ""
+    numbers = "".join(f"<td>{number(value)}</td>" for value in (found.value, found.floor, found.floor_high))
+    return f"<tr><td>{escape(folder.name)}</td>{numbers}</tr>"
+
+
+def _speed(folder: Folder) -> str:
+    if folder.made is None or folder.made.frames_per_second is None:
+        return ""
+    speed = folder.made.frames_per_second
+    return (
+        f"<p>{escape(folder.name)} was made at {number(speed)} frames/s from prompt to file on this machine; "
+        f"HeliosBench's throughput rating of that is {rate_throughput(speed)}.</p>"
+    )
 
 
 def curves(report: Report) -> str:
@@ -82,6 +91,10 @@ def curves(report: Report) -> str:
         ]
         if any(groups):
             unit = f", {escape(metric.unit)}" if metric.unit else ""
+            if metric.group == "picture":
+                # Videos differ more from each other than from their own beginning, which is what drift is about.
+                groups = [[_since_start(curve) for curve in curves] for curves in groups]
+                unit = f": change since the first 15 %{unit}"
             plot = curve_plot(metric.name, groups)
             plots.append(f"<figure>{plot}<figcaption>{metric.name}{unit}</figcaption></figure>")
     note = (
@@ -89,6 +102,12 @@ def curves(report: Report) -> str:
         "middle 95 % of the mean's bootstrap over videos.</p>"
     )
     return f'{note}<div class="grid">{"".join(plots)}</div>'
+
+
+def _since_start(curve: Sequence[float]) -> list[float]:
+    """How far a curve lies from its mean over the first 15 % of its video."""
+    start = sum(curve[: portion(len(curve))]) / portion(len(curve))
+    return [value - start for value in curve]
 
 
 def many(num: int, noun: str) -> str:
@@ -103,10 +122,8 @@ def _is_known(metric: Described, report: Report) -> bool:
 
 def _no_networks(columns: int) -> str:
     needs = "; ".join(f"{name}: {escape(need)}" for name, need in NETWORKS.items())
-    return (
-        f'<tr><td class="what">not measured<small>Each needs a network (--weights, --judge). {needs}.</small></td>'
-        f'<td colspan="{columns}"></td></tr>'
-    )
+    text = f"<small>Each needs a network (--weights, --judge). {needs}.</small>"
+    return f'<tr><td colspan="{columns}">not measured{text}</td></tr>'
 
 
 def _note(report: Report) -> str:
@@ -132,10 +149,10 @@ def _row(metric: Described, report: Report, compared: Mapping[int, Compared], ot
     for other in others:
         one = compared.get(other)
         if one is None:
-            cells.append("<td></td><td></td>")
+            cells.append("<td></td>")
             continue
-        p = "" if one.test.p is None else f"{number(one.test.p)} ({number(one.p_together or 0.0)})"
-        cells.append(f'<td class="num">{_interval(one.test.difference)}</td><td class="num">{p}</td>')
+        p = "" if one.test.p is None else f"p {number(one.test.p)} ({number(one.p_together or 0.0)})"
+        cells.append(f'<td class="num">{_interval(one.test.difference)}<small>{p}</small></td>')
     unit = f" <small style='display:inline'>{escape(metric.unit)} {ARROWS[metric.better]}</small>"
     return f'<tr><td class="what">{metric.name}{unit}<small>{escape(metric.meaning)}</small></td>{"".join(cells)}</tr>'
 

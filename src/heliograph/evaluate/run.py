@@ -19,6 +19,7 @@ from heliograph.evaluate.series import lookback, read_series
 from heliograph.evaluate.summary import Folder, Judged, Made
 from heliograph.evaluate.truth_watch import TruthWatcher, small
 from heliograph.evaluate.videos import Video, find_videos, pieces, survey
+from heliograph.evaluate.wanted import read_wanted
 from heliograph.evaluate.watch import Due, Watcher, due_watchers, passing
 from heliograph.media.lock import hold_folder
 from heliograph.media.target import write_whole
@@ -73,6 +74,8 @@ def run_evaluate(options: EvaluateOptions, say: Say) -> Report:
         UserError: a folder holds no video, the prompts or weights do not fit, or the output cannot be written.
     """
     found = [find_videos(folder, options.prompts) for folder in options.folders]
+    if options.make is not None:
+        read_wanted(options.make.prompts)  # a mistake is found before anything is written
     watchers: list[Watcher] = [TruthWatcher(), *load_watchers(options.networks)]
     _make(options.output)
     with hold_folder(options.output):

@@ -101,12 +101,16 @@ def look(pictures: Float[Tensor, "b 3 g v"]) -> Float[Tensor, "b 3 r"]:
     return pictures.median(3).values.unflatten(2, (GRID // 2, 2)).mean(3)
 
 
-def unlike(frames: Float[Tensor, "f 3 g v"], usual: Float[Tensor, "b 3 r"]) -> tuple[float, float]:
-    """How far the clip's look is from the most similar of some usual ones, and how much brighter it is than that.
+def clip_look(frames: Float[Tensor, "f 3 g v"]) -> Float[Tensor, "3 r"]:
+    """The median over time of the looks of its frames."""
+    return look(frames).median(0).values
+
+
+def unlike(seen: Float[Tensor, "3 r"], usual: Float[Tensor, "b 3 r"]) -> tuple[float, float]:
+    """How far a clip's look is from the most similar of some usual ones, and how much brighter it is than that.
 
     A brightness of .85 to 1.15 makes no distance.
     """
-    seen = look(frames).median(0).values
     gain = ((usual * seen).sum((1, 2)) / usual.square().sum((1, 2))).clamp(0.85, 1.15)
     away = (gain[:, None, None] * usual - seen).square().mean((1, 2)).sqrt()
     nearest = int(away.argmin())
@@ -115,7 +119,7 @@ def unlike(frames: Float[Tensor, "f 3 g v"], usual: Float[Tensor, "b 3 r"]) -> t
 
 def label(frames: Float[Tensor, "f 3 g v"], known: Sight) -> UInt8[Tensor, "f g v"]:
     """For each pixel 0 for scenery, or 1 + the number of the subject colour it shows."""
-    codes = _codes(frames / unlike(frames, known.usual)[1])
+    codes = _codes(frames / unlike(clip_look(frames), known.usual)[1])
     bands = torch.arange(codes.shape[1]) * BANDS // codes.shape[1]
     return known.table[bands[:, None], codes]
 

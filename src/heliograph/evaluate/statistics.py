@@ -9,7 +9,10 @@ import numpy as np
 from jaxtyping import Float
 
 RESAMPLES = 4000
-"""Bootstrap samples of an interval, and random sign patterns of a test."""
+"""Bootstrap samples of an interval."""
+
+SIGN_PATTERNS = 20000
+"""Random sign patterns of a test: p is never below 1 over this, also where a hundred tests are judged together."""
 
 EXACT_PAIRS = 12
 """Up to so many pairs every sign pattern is tried."""
@@ -92,5 +95,5 @@ def holm(chances: Sequence[float]) -> list[float]:
 def _signs(num: int) -> Float[np.ndarray, "patterns num"]:
     if num <= EXACT_PAIRS:
         return np.array(list(product((1.0, -1.0), repeat=num)))
-    drawn = np.random.default_rng(SEED).choice((-1.0, 1.0), (RESAMPLES - 1, num))
+    drawn = np.random.default_rng(SEED).choice((-1.0, 1.0), (SIGN_PATTERNS - 1, num))
     return np.concatenate([np.ones((1, num)), drawn])

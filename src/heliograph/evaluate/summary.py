@@ -170,8 +170,13 @@ def pair_up(first: Sequence[Judged], second: Sequence[Judged]) -> list[tuple[Jud
 
 def pair_key(judged: Judged) -> str:
     """What two videos of the same prompt have in common."""
-    number = bench_id(judged.video.path)
-    return f"id {number}" if number is not None else judged.video.name
+    return name_key(judged.video)
+
+
+def name_key(video: Video) -> str:
+    """A HeliosBench id, or else the name."""
+    number = bench_id(video.path)
+    return f"id {number}" if number is not None else video.name
 
 
 def _worst(judged: Judged, shares: Mapping[str, float]) -> Worst:

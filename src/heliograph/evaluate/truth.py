@@ -21,6 +21,7 @@ from heliograph.evaluate.sight import (
     Blobs,
     Sight,
     body_mask,
+    clip_look,
     examples,
     find,
     label,
@@ -195,7 +196,8 @@ def _read_motion(blobs: Blobs, like: Likeness, num_frames: int, count: int) -> d
 
 def _read_place(frames: Float[Tensor, "f 3 g v"], looks: dict[tuple[Scene, Time], Looks]) -> dict[str, Reading]:
     """Scene and hour whose empty pictures look most alike."""
-    away = {place: unlike(frames, usual)[0] for place, usual in looks.items()}
+    seen = clip_look(frames)
+    away = {place: unlike(seen, usual)[0] for place, usual in looks.items()}
     scene, time = min(away, key=lambda place: away[place])
     near = away[scene, time]
     rival_scene = min(away[place] for place in away if place[0] != scene)

@@ -50,7 +50,7 @@ class TruthWatcher:
         """The record; None for videos of anything but the world."""
         return None if video.record is None else " ".join(str(value) for value in vars(video.record).values())
 
-    def watch(self, video: Video, _shape: Shape, chunk_frames: int) -> "TruthWatch":
+    def watch(self, video: Video, shape: Shape, chunk_frames: int) -> "TruthWatch":
         """Begin with a clip of the world."""
         assert video.record is not None, f"{video.name} has no record"
         return TruthWatch(self._reader, video.record, chunk_frames)
@@ -90,7 +90,8 @@ def identity(pieces: Sequence[UInt8[np.ndarray, "f g v 3"]], reader: Reader, rec
 
     Where the first piece shows no subject, that of the first piece with one counts. Without any it is 0.
     """
-    looks = [tuple(reader.read(piece, record)[name].value for name in LOOKS) for piece in pieces]
+    readings = [reader.read(piece, record) for piece in pieces]
+    looks = [tuple(reading[name].value for name in LOOKS) for reading in readings]
     first = next((index for index, look in enumerate(looks) if None not in look), None)
     if first is None:
         return 0.0

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 PATH = click.Path(path_type=Path)
 
-MAKING = ("limit", "seconds", "num_frames", "seed", "steps", "guidance_scale", "match_chunks", "dtype")
+MAKING = (
+    *("limit", "seconds", "num_frames", "height", "width", "seed"),
+    *("steps", "guidance_scale", "match_chunks", "dtype"),
+)
 """Options of the videos that are made."""
 
 
@@ -34,6 +37,8 @@ MAKING = ("limit", "seconds", "num_frames", "seed", "steps", "guidance_scale", "
 @click.option("--limit", type=click.IntRange(1), help="Only the first so many prompts.  [with --model]")
 @click.option("--seconds", type=float, help="Length where the prompts do not say it.  [with --model; default: 5]")
 @click.option("--num-frames", type=int, help="Length in frames, instead of --seconds.  [with --model]")
+@click.option("--height", type=int, help="Pixels.  [with --model]")
+@click.option("--width", type=int, help="Pixels.  [with --model]")
 @click.option("--seed", type=int, default=0, help="Seed of the first video; the next has the next.  [with --model]")
 @click.option("--steps", type=Steps(), help="Sampling steps on each pyramid level.  [with --model]")
 @click.option("--guidance-scale", type=float, help="Weight of the prompt.  [with --model]")

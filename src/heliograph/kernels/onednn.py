@@ -37,3 +37,20 @@ def linear_gelu(
     if call is None:
         return F.gelu(F.linear(x, weight, bias), approximate="tanh")
     return call(x.contiguous(), weight, bias, "gelu", [], "tanh")
+
+
+def linear_silu(
+    x: Float[Tensor, "b n i"], weight: Float[Tensor, "o i"], bias: Float[Tensor, " o"] | None
+) -> Float[Tensor, "b n o"]:
+    """silu(x·Wᵀ + b), rounded once; as `linear`."""
+    call = fused_linear()
+    return F.silu(F.linear(x, weight, bias)) if call is None else call(x.contiguous(), weight, bias, "swish", [], "")
+
+
+@cache
+def has_fast_bfloat16() -> bool:
+    """Whether this processor multiplies bfloat16 by itself; where it does not, float32 is faster."""
+    if not hasattr(torch.cpu, "get_capabilities"):  # PyTorch 2.10 and older do not tell
+        return False
+    known = torch.cpu.get_capabilities()
+    return bool(known.get("avx512_bf16") or known.get("amx_bf16") or known.get("amx_tile"))

@@ -11,6 +11,7 @@ from heliograph.config import HistoryReuse
 from heliograph.memory import Tier, Tiers
 from heliograph.model.memo import Memo, Memos
 from heliograph.model.transformer import HeliosTransformer3DModel
+from heliograph.transfer import current_device_of
 
 
 @dataclass(frozen=True)
@@ -54,13 +55,10 @@ class TransformerDenoiser:
         self.run: Callable[..., Tensor] = transformer
         """What is called with the transformer's arguments: the transformer, or recordings of it."""
         self.device = device or transformer.device
+        # What latents are cast to at the transformer's border; asking a library's model for it walks all its modules.
+        self.dtype: torch.dtype = transformer.dtype
         self.history_reuse: HistoryReuse = history_reuse
         self._memo = Memo()
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The dtype that latents are cast to at the transformer's border."""
-        return self.transformer.dtype
 
     def prompt(self, embedding: Float[Tensor, "b l d_text"]) -> Prompt:
         """A prompt ready to be denoised under; its text keys are made once, on the first step."""
@@ -77,5 +75,6 @@ class TransformerDenoiser:
     def __call__(self, x: Tensor, timestep: float, condition: Condition) -> Float[Tensor, "b c t h w"]:
         """Velocity of `x` (float32) at `timestep`, float32."""
         memos = Memos(self._memo, condition.prompt.memo, condition.context.memo, self.history_reuse)
-        out = self.run(x.to(self.dtype), timestep, condition.prompt.embedding, condition.context.tiers, memos)
+        with current_device_of(x):
+            out = self.run(x.to(self.dtype), timestep, condition.prompt.embedding, condition.context.tiers, memos)
         return out.float()

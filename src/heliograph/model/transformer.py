@@ -24,7 +24,7 @@ from heliograph.memory import Tiers
 from heliograph.model.attention import ScaleMode
 from heliograph.model.block import BlockConfig, TextSource, TransformerBlock
 from heliograph.model.embed import ConditionEmbedder, TimeRow
-from heliograph.model.lean import LeanBlocks, can_run_lean
+from heliograph.model.lean import LeanBlocks, Rows, can_run_lean
 from heliograph.model.memo import Forgetful, Memo, Memos
 from heliograph.model.packed import Part, Stretch, TokenLayout
 from heliograph.model.past import CONSTANT, PastSource, are_known
@@ -233,7 +233,8 @@ class HeliosTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheM
         layout = self._layout(past, chunk, part, memos.model)
         if self._runs_lean(part, reuse, blocks):
             assert self.lean is not None
-            tokens = self.lean(past, chunk, layout, rotary, self._text_sources(text, memos.prompt))
+            rows = self._lean_rows(self.lean, past is not None, part, memos.model)
+            tokens = self.lean(past, chunk, rows, rotary, self._text_sources(text, memos.prompt))
             return self._leave(tokens, layout, grid), ()
         history = PastSource(memos.chunk, 0 if past is None else past.shape[1], reuse, self.history_is_clean)
         tokens, kept = self._run_blocks(_after(past, chunk), layout, rotary, text, memos.prompt, history, blocks)
@@ -274,6 +275,14 @@ class HeliosTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheM
             clean = self._time(0.0, part.x, memo) if self.history_is_clean else time
             stretches = (Stretch(past.shape[1], clean, is_history=True), *stretches)
         return TokenLayout(stretches, (sum(stretch.length for stretch in stretches),))
+
+    def _lean_rows(self, lean: LeanBlocks, has_past: bool, part: Part, memo: Memo) -> list[list[Rows]]:  # noqa: FBT001
+        """Modulation of the history, where there is one, and of the chunk."""
+        clean = 0.0 if self.history_is_clean else part.timestep
+        return [
+            memo.recall(("rows", timestep), lambda t=timestep: lean.rows(self._time(t, part.x, memo)))
+            for timestep in ((clean, part.timestep) if has_past else (part.timestep,))
+        ]
 
     def _time(self, timestep: float | Tensor, x: Tensor, memo: Memo) -> TimeRow:
         if isinstance(timestep, Tensor):

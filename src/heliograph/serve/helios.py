@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import cast
 
 import numpy as np
-import torch
 from jaxtyping import UInt8
 
-from heliograph.config import StartNoise
+from heliograph.config import EXACT, SpeedConfig, StartNoise
 from heliograph.engine.batch import batch_key, next_chunks
 from heliograph.engine.machine import this_machine
 from heliograph.engine.session import Session
+from heliograph.engine.threads import use_threads
 from heliograph.pipeline import Choices, HeliosPipeline
 from heliograph.serve.maker import Reel, Said
 from heliograph.serve.order import Order
@@ -106,18 +106,21 @@ class HeliosMaker:
         self.pipe.session(WARM_PROMPT).next_chunk()
 
 
-def load_maker(model: str, device: str, dtype: str, threads: int | None = None) -> HeliosMaker:
+def load_maker(
+    model: str, device: str, dtype: str, threads: int | None = None, speed: SpeedConfig = EXACT
+) -> HeliosMaker:
     """Load a model and warm it up, in the thread that will own it.
 
-    On a processor it gets all cores but one unless `threads` says otherwise: the last one encodes, answers, and may run
-    the browser. Where they all compute, each waits for the one that lost its core, busily: a chunk of the embedded
-    model took 0.4 s of processor time with one thread and 20 s with two, on two cores that others used too.
+    On a CPU it gets the threads that suit it, but leaves one core: that one encodes, answers, and may run the browser.
+    Where they all compute, each waits for the one that lost its core, busily: a chunk of the embedded model took 0.4 s
+    of processor time with one thread and 20 s with two, on two cores that others used too. `threads` overrides this.
 
     Raises:
         UserError: the model cannot be loaded.
     """
-    pipe = HeliosPipeline.from_pretrained(model, device=device, dtype=dtype)
-    torch.set_num_threads(threads or max(1, this_machine(pipe.folder.path).num_cores - 1))
+    pipe = HeliosPipeline.from_pretrained(model, device=device, dtype=dtype, speed=speed)
+    planned = pipe.engine.num_threads
+    use_threads(threads, planned and min(planned, max(1, this_machine(pipe.folder.path).num_cores - 1)))
     maker = HeliosMaker(pipe, Path(model).name or model)
     maker.warm()
     return maker

@@ -5,6 +5,8 @@ from typing import Any
 
 import click
 
+from heliograph.options import speed_options, threads_option
+
 DEFAULT_FOLDER = Path.home() / ".heliograph" / "studio"
 
 
@@ -14,9 +16,7 @@ DEFAULT_FOLDER = Path.home() / ".heliograph" / "studio"
 @click.option("--model", default="tiny", show_default=True, help="tiny, a folder, or a hub id.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
 @click.option("--dtype", default="auto", show_default=True, help="auto, float32, bfloat16 or float16.")
-@click.option(
-    "--threads", type=click.IntRange(1, 1024), help="Processor threads of the model.  [default: all cores but one]"
-)
+@speed_options
 @click.option(
     "--data-dir", type=click.Path(path_type=Path), help=f"Where everything is kept.  [default: {DEFAULT_FOLDER}]"
 )
@@ -29,7 +29,8 @@ DEFAULT_FOLDER = Path.home() / ".heliograph" / "studio"
 @click.option("--max-jobs", default=64, show_default=True, type=click.IntRange(1), help="Videos that may wait.")
 @click.option("--max-live", default=8, show_default=True, type=click.IntRange(1), help="Live sessions that may run.")
 @click.option("--max-pace", default=4.0, show_default=True, help="Fastest playback, as a multiple of 24 a second.")
-def serve(model: str, device: str, dtype: str, threads: int | None, data_dir: Path | None, **options: Any) -> None:
+@threads_option
+def serve(model: str, device: str, dtype: str, data_dir: Path | None, **options: Any) -> None:
     """Open the studio: live video to steer in the browser, and the OpenAI Videos API.
 
     \b
@@ -42,7 +43,7 @@ def serve(model: str, device: str, dtype: str, threads: int | None, data_dir: Pa
     def load() -> Any:
         from heliograph.serve.helios import load_maker  # noqa: PLC0415 - loads torch
 
-        return load_maker(model, device, dtype, threads)
+        return load_maker(model, device, dtype, options["threads"], options["speed"])
 
     limits = Limits(
         max_jobs=options["max_jobs"],

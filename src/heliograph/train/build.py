@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from transformers import UMT5EncoderModel
 
 from heliograph.checkpoint import INDEX_FILE, Component, ModelFolder, ModelIndex, find_model, read_json
-from heliograph.config import MemoryConfig
 from heliograph.data.clips import DataError
 from heliograph.data.loader import Drawing, ShardSource, Share, Source
 from heliograph.data.shards import DATASET_FILE, ShardFolder, open_shards
@@ -31,7 +30,7 @@ from heliograph.train.multiscale import MultiscaleConfig, MultiscaleStage
 from heliograph.train.ode import OdeConfig, OdeStage
 from heliograph.train.pairs import PAIRS_FILE, PairSource
 from heliograph.train.parallel import Parallel
-from heliograph.train.presets import TrainConfig
+from heliograph.train.recipe import TrainConfig
 from heliograph.train.roles import Roles, make_heads
 from heliograph.train.stage import Stage
 from heliograph.train.start import load_start, random_network, start_config
@@ -105,7 +104,7 @@ def build_stage(
     if parallel.device.type == "cpu" and config.loop.precision == "bfloat16":
         use_products(student)
     parallel.place(student, config.layout)
-    memory = MemoryConfig()
+    memory = config.memory
     if text_encoder is not None:
         train_only(text_encoder, ("",))
         parallel.place(text_encoder, "replicate")
@@ -128,7 +127,7 @@ def open_data(names: Sequence[str], shares: Sequence[float], config: TrainConfig
     Raises:
         DataError: a folder holds nothing of the kind that the stage trains on, or data of another model.
     """
-    drawing = Drawing(config.batch_size, MemoryConfig().num_frames, config.num_groups, config.loop.seed)
+    drawing = Drawing(config.batch_size, config.memory.num_frames, config.num_groups, config.loop.seed)
     if not names:
         raise DataError(f"no data: give --data DIR, a folder that heliograph prepare made, or --data {WORLD}")
     if shares and len(shares) != len(names):

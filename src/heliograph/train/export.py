@@ -9,7 +9,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
@@ -17,8 +17,8 @@ from typing import Any, Literal
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from heliograph.checkpoint import INDEX_FILE, RANDOM_MARK, read_json
-from heliograph.config import ScheduleConfig
+from heliograph.checkpoint import INDEX_FILE, NATIVE_FILE, RANDOM_MARK, read_json
+from heliograph.config import MemoryConfig, ScheduleConfig
 from heliograph.errors import OutputError
 from heliograph.model.transformer import HeliosTransformer3DModel
 from heliograph.presets import SAMPLERS
@@ -32,20 +32,21 @@ WEIGHTS = "diffusion_pytorch_model"
 MAX_SHARD_BYTES = 5 * 10**9
 ADAPTER_FILE, PARTIAL_FILE = "pytorch_lora_weights.safetensors", "transformer_partial.safetensors"
 TRAINED_FOLDER = "trained"
-NATIVE_FILE = "heliograph.json"
 
 
 @dataclass(frozen=True)
 class Result:
     """What a phase made: the student, the name of its adapter, and the text encoder if that was trained too.
 
-    `kind` decides pipeline class and scheduler; `size` is the height and width it was trained at.
+    `kind` decides pipeline class and scheduler; `size` is the height and width it was trained at, `memory` what it was
+    trained to remember.
     """
 
     network: HeliosTransformer3DModel
     adapter: str | None
     kind: Kind
     size: tuple[int, int]
+    memory: MemoryConfig
     text_encoder: nn.Module | None = None
 
 
@@ -183,7 +184,10 @@ def _write_rest(draft: Path, result: Result, base: Path) -> None:
         shutil.rmtree(draft / "text_encoder")
         _write_text_encoder(draft / "text_encoder", base / "text_encoder", result.text_encoder)
     _write_json(draft / "scheduler" / "scheduler_config.json", scheduler_config(result.kind))
-    _write_json(draft / NATIVE_FILE, {"height": result.size[0], "width": result.size[1]})
+    native: dict[str, Any] = {"height": result.size[0], "width": result.size[1]}
+    if result.memory != MemoryConfig():
+        native["memory"] = asdict(result.memory)
+    _write_json(draft / NATIVE_FILE, native)
     _write_json(draft / INDEX_FILE, index)
     (draft / RANDOM_MARK).unlink(missing_ok=True)
 

@@ -24,7 +24,7 @@ from heliograph.train.lora import trained_size
 from heliograph.train.multiscale import MultiscaleConfig
 from heliograph.train.ode import OdeConfig
 from heliograph.train.parallel import Layout, units
-from heliograph.train.presets import TrainConfig
+from heliograph.train.recipe import TrainConfig
 from heliograph.train.roles import make_heads
 from heliograph.train.start import empty_network, start_config
 
@@ -220,7 +220,7 @@ def frozen_width(name: str) -> int:
 def sequences(config: TrainConfig) -> tuple[int, ...]:
     """Tokens of each sequence that the student reads for one example, with its history, before one backward pass."""
     height, width = (side // LATENT_STRIDE for side in config.size)
-    history = history_tokens(height, width)
+    history = history_tokens(height, width, config.memory)
     full = CHUNK_LATENTS * (height // PATCH) * (width // PATCH)
     levels = [history + full // 4**smaller for smaller in range(len(PYRAMID_BORDERS) - 1)][::-1]
     match config.stage:
@@ -234,9 +234,8 @@ def sequences(config: TrainConfig) -> tuple[int, ...]:
             return (history + full,)
 
 
-def history_tokens(height: int, width: int) -> int:
+def history_tokens(height: int, width: int, memory: MemoryConfig) -> int:
     """Tokens of a full memory with its anchor, for pictures of `height` × `width` latent cells."""
-    memory = MemoryConfig()
     frames = {"long": memory.long, "mid": memory.mid, "short": memory.short + int(memory.keeps_anchor)}
     return sum(
         -(-frames[tier] // factor) * -(-height // (PATCH * factor)) * -(-width // (PATCH * factor))

@@ -9,23 +9,20 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from heliograph.checkpoint import ModelFolder, load_transformer, open_model, read_json
-from heliograph.config import Guidance, MemoryConfig
+from heliograph.checkpoint import ModelFolder, load_transformer, native_memory, native_size, open_model
+from heliograph.config import Guidance
 from heliograph.data.clips import SIZES, ClipRecord, ClipRules, DataError, Size
 from heliograph.data.prepare import Encoders, Prepared, prepare
 from heliograph.data.shards import SKIPPED_FILE
 from heliograph.model.denoiser import TransformerDenoiser
 from heliograph.seeds import check_seed
 from heliograph.text import TextEncoder, load_text_encoder
-from heliograph.train.export import NATIVE_FILE
 from heliograph.train.journal import clock
 from heliograph.train.ode import OdePlan
 from heliograph.train.pairs import Teacher, make_pairs, read_prompts
 from heliograph.train.parallel import Parallel, joined
 from heliograph.train.presets import NEGATIVE_PROMPT
 from heliograph.vae import LatentCodec, load_autoencoder
-
-RELEASED_SIZE: Size = (384, 640)
 
 
 @dataclass(frozen=True)
@@ -102,15 +99,6 @@ def clip_rules(options: PrepareOptions) -> ClipRules:
     return ClipRules(buckets, kept, options.min_frames, int(options.stride), fps, options.seed)
 
 
-def native_size(folder: Path) -> Size:
-    """Height and width in pixels that a model was trained at; the released size where its folder does not say."""
-    file = folder / NATIVE_FILE
-    if not file.is_file():
-        return RELEASED_SIZE
-    values = read_json(file)
-    return int(values["height"]), int(values["width"])
-
-
 def _prepare_pairs(options: PrepareOptions, parallel: Parallel) -> list[str]:
     prompts = read_prompts(options.source)
     if len(options.sizes) > 1:
@@ -120,12 +108,14 @@ def _prepare_pairs(options: PrepareOptions, parallel: Parallel) -> list[str]:
     text = _text_encoder(folder, parallel.device)
     dtype = torch.bfloat16 if parallel.device.type == "cuda" else torch.float32
     network = load_transformer(folder, dtype, parallel.device)
+    if parallel.device.type == "cpu":
+        network.run_lean()
     teacher = Teacher(
         model=options.model,
         denoiser=TransformerDenoiser(network, parallel.device),
         encode=lambda prompt: text.encode([prompt]).embedding,
         negative=NEGATIVE_PROMPT if options.negative_prompt is None else options.negative_prompt,
-        memory=MemoryConfig(),
+        memory=native_memory(folder.path),
     )
     with Counter("prompts", is_quiet=options.quiet) as counter:
         made = make_pairs(

@@ -17,7 +17,6 @@ from typing import Any, cast
 import torch
 from transformers import UMT5EncoderModel
 
-from heliograph.config import MemoryConfig
 from heliograph.data.loader import ShardSource, Source
 from heliograph.errors import OutputError, UserError
 from heliograph.media.lock import hold_folder
@@ -40,7 +39,8 @@ from heliograph.train.journal import Board, MetricsFile, Recorder, Ticker, has_b
 from heliograph.train.loop import Trainer, Watchers
 from heliograph.train.parallel import Layout, Parallel, joined
 from heliograph.train.plan import TrainPlan, make_plan, this_device
-from heliograph.train.presets import NEGATIVE_PROMPT, StageConfig, TrainConfig, training_preset
+from heliograph.train.presets import NEGATIVE_PROMPT, training_preset
+from heliograph.train.recipe import StageConfig, TrainConfig
 from heliograph.train.samples import ContactSheets, SamplePlan
 
 RUN_FILE = "run.json"
@@ -212,7 +212,7 @@ def _sheets(
         texts=texts[1:],
         negative=texts[0],
         sampler=SAMPLERS[config.kind],
-        memory=MemoryConfig(),
+        memory=config.memory,
         size=config.size,
         precision=frozen_dtype(config),
     )
@@ -263,7 +263,7 @@ def _stop_on_signal() -> Iterator[Callable[[], bool]]:
 def _export(trainer: Trainer, config: TrainConfig, built: Built, beside: Beside, output: Path) -> Path | None:
     """The result: where weights are averaged, their average."""
     adapter = STUDENT_ADAPTER if config.adapter else None
-    result = Result(built.student, adapter, config.kind, config.size, built.text_encoder)
+    result = Result(built.student, adapter, config.kind, config.size, config.memory, built.text_encoder)
     folder = output / "model"
     if trainer.ema is None:
         export_model(folder, result, beside.folder.path, trainer.parallel)

@@ -1,4 +1,4 @@
-"""AMT-S, the frame between two frames (Li et al., "AMT: All-Pairs Multi-Field Transforms", CVPR 2023): the network.
+"""AMT-S, the frame between two frames (Li et al., "AMT: All-Flowss Multi-Field Transforms", CVPR 2023): the network.
 
 Three scales from coarse to fine. On each, a decoder guesses the motion from the middle frame to either side and the
 features in between; then the likeness of every pixel of one frame with every pixel of the other, looked up about where
@@ -35,7 +35,8 @@ MULTIPLE = 16
 """Height and width must be a multiple of this."""
 
 Picture = Float[Tensor, "b 3 h w"]
-Pair = tuple[Float[Tensor, "b c h w"], Float[Tensor, "b c h w"]]
+Flows = tuple[Float[Tensor, "b 2 i j"], Float[Tensor, "b 2 i j"]]
+Ends = tuple[Picture, Picture]
 
 
 class AmtS(nn.Module):
@@ -78,22 +79,22 @@ class AmtS(nn.Module):
         return self._blend(self.decoder1(self._seen(features, pyramids, 0, flows)), flows, ends, mean)
 
     @staticmethod
-    def _split(guess: Float[Tensor, "b c h w"]) -> tuple[Pair, Float[Tensor, "b c2 h w"]]:
+    def _split(guess: Float[Tensor, "b c i j"]) -> tuple[Flows, Float[Tensor, "b c2 i j"]]:
         """A decoder's answer: motion to the frame before, to the one after, features between."""
         return (guess[:, :2], guess[:, 2:4]), guess[:, 4:]
 
     @staticmethod
     def _seen(
-        features: Float[Tensor, "b c h w"], pyramids: tuple[list[Tensor], list[Tensor]], level: int, flows: Pair
-    ) -> Float[Tensor, "b c2 h w"]:
+        features: Float[Tensor, "b c i j"], pyramids: tuple[list[Tensor], list[Tensor]], level: int, flows: Flows
+    ) -> Float[Tensor, "b c2 i j"]:
         """What a decoder sees: features between, those of both ends moved to the middle, and the motions."""
         moved = [warp(pyramid[level], flow) for pyramid, flow in zip(pyramids, flows, strict=True)]
         return torch.cat([features, *moved, *flows], dim=1)
 
     @staticmethod
     def _correct(
-        update: Update, likeness: Correlation, flows: Pair, features: Float[Tensor, "b c h w"], scale: int
-    ) -> tuple[Pair, Float[Tensor, "b c h w"]]:
+        update: Update, likeness: Correlation, flows: Flows, features: Float[Tensor, "b c i j"], scale: int
+    ) -> tuple[Flows, Float[Tensor, "b c i j"]]:
         """Correct motions and features by the likeness where they point.
 
         A motion from the middle, doubled, is that from end to end.
@@ -105,7 +106,7 @@ class AmtS(nn.Module):
         return (flows[0] + more_flow[:, :2], flows[1] + more_flow[:, 2:]), features + more_features
 
     def _blend(
-        self, guess: Float[Tensor, "b c h w"], flows: Pair, ends: Pair, mean: Float[Tensor, "b 1 1 1"]
+        self, guess: Float[Tensor, "b c h w"], flows: Flows, ends: Ends, mean: Float[Tensor, "b 1 1 1"]
     ) -> Picture:
         """Warp both ends by every motion, weigh them, add what is in neither, and take the mean."""
         n = NUM_FLOWS

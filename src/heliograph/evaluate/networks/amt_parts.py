@@ -163,7 +163,7 @@ class Update(nn.Module):
         state = self.gru(torch.cat([seen, flow, small], dim=1))
         more_features, more_flow = self.feat_head(state), self.flow_head(state)
         if self.scale > 1:
-            return sized(more_features, self.scale), self.scale * sized(more_flow, self.scale)
+            return sized(more_features, float(self.scale)), self.scale * sized(more_flow, float(self.scale))
         return more_features, more_flow
 
 

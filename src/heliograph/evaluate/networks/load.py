@@ -14,7 +14,7 @@ import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -27,7 +27,14 @@ from heliograph.evaluate.networks.amt import AmtS
 from heliograph.evaluate.networks.judge import Judge, Naturalness
 from heliograph.evaluate.networks.semantic import Semantic
 from heliograph.evaluate.networks.smoothness import Smoothness
-from heliograph.evaluate.networks.vit import from_transformers, text_tower, under, vision_tower
+from heliograph.evaluate.networks.vit import (
+    TextTower,
+    VisionTower,
+    from_transformers,
+    text_tower,
+    under,
+    vision_tower,
+)
 from heliograph.evaluate.networks.vocabulary import read_vocabulary
 from heliograph.evaluate.watch import Watcher
 
@@ -130,8 +137,8 @@ def _read(file: Path, read: Callable[[Path], T]) -> T:
         raise CheckpointError(f"{file} cannot be used ({type(error).__name__}: {text}); download it again") from error
 
 
-def _tensors(file: Path) -> dict[str, Tensor]:
-    """A file of tensors; nothing in it is run."""
+def _tensors(file: Path) -> dict[str, Any]:
+    """A file of tensors, perhaps in folders of names; nothing in it is run."""
     return torch.load(file, map_location="cpu", weights_only=True)
 
 
@@ -158,7 +165,7 @@ def _amt(file: Path) -> AmtS:
     return network.eval().requires_grad_(requires_grad=False)
 
 
-def _viclip(file: Path) -> tuple[nn.Module, nn.Module]:
+def _viclip(file: Path) -> tuple[VisionTower, TextTower]:
     state = _tensors(file)
     state = state.get("model", state)
     return vision_tower(under("vision_encoder.", state)), text_tower(under("text_encoder.", state))

@@ -4,13 +4,13 @@ import cv2
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from heliograph.evaluate.drift import curve
 from heliograph.evaluate.metrics.picture import shrunk
 from heliograph.evaluate.metrics.smoothness import MIN_DRIFT_FRAMES
-from heliograph.evaluate.networks.amt import MULTIPLE, AmtS
+from heliograph.evaluate.networks.amt import MULTIPLE
 from heliograph.evaluate.networks.windows import ends
 from heliograph.evaluate.scores import Score
 from heliograph.evaluate.videos import Shape, Video
@@ -24,14 +24,14 @@ class Smoothness:
 
     names = ("motion smoothness", "motion smoothness drift")
 
-    def __init__(self, network: AmtS, title: str) -> None:
+    def __init__(self, network: nn.Module, title: str) -> None:
         self.network, self.title = network, title
 
-    def source(self, _video: Video) -> str | None:
+    def source(self, video: Video) -> str | None:
         """The weights."""
         return self.title
 
-    def watch(self, _video: Video, shape: Shape, _chunk_frames: int) -> "SmoothnessWatch":
+    def watch(self, video: Video, shape: Shape, chunk_frames: int) -> "SmoothnessWatch":
         """Begin with a video."""
         return SmoothnessWatch(self.network, shape.num_frames)
 
@@ -39,7 +39,7 @@ class Smoothness:
 class SmoothnessWatch:
     """Keeps two frames. The last 15 % of a video may begin with an odd frame; its own odd frames are then even ones."""
 
-    def __init__(self, network: AmtS, num_frames: int) -> None:
+    def __init__(self, network: nn.Module, num_frames: int) -> None:
         self._network, self._num_frames = network, num_frames
         (_, self._first_stop), (self._last_start, _) = ends(num_frames, MIN_DRIFT_FRAMES)
         self._held: list[UInt8[np.ndarray, "h w 3"]] = []
@@ -79,7 +79,7 @@ class SmoothnessWatch:
 
 @torch.no_grad()
 def between(
-    network: AmtS, before: UInt8[np.ndarray, "h w 3"], after: UInt8[np.ndarray, "h w 3"]
+    network: nn.Module, before: UInt8[np.ndarray, "h w 3"], after: UInt8[np.ndarray, "h w 3"]
 ) -> UInt8[np.ndarray, "h w 3"]:
     """The frame between two; levels are cut to whole ones, not rounded, as in the reference."""
     height, width = before.shape[:2]

@@ -388,6 +388,7 @@ def test_old_unsaved_sessions_make_room_and_saved_ones_stay(tmp_path: Path) -> N
         sessions = [kept]
         for _ in range(4):
             with watching(live, sessions[-1]) as watcher:
+                watcher.until("chunk")  # what is stored last was touched last
                 watcher.ask("stop")
             sessions.append(begin(live))
         listed = {item["id"] for item in HTTP.get(f"{live.url}/v1/live").json()["data"]}

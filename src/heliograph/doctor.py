@@ -21,10 +21,12 @@ from heliograph.checkpoint import (
     read_folder,
 )
 from heliograph.config import SamplerConfig
+from heliograph.engine.attention import EXACT_KERNELS, PROBE_SHAPE, ROUNDED_KERNELS, Probe, fastest, probe_all
 from heliograph.engine.machine import Device, Machine, this_machine
 from heliograph.engine.needs import ModelNeeds, Workload, needs_of, released_needs, workload_of
 from heliograph.engine.placement import Plan, choose, name_of, plans_for, readable
 from heliograph.errors import UserError
+from heliograph.kernels.onednn import fused_linear
 from heliograph.presets import BASE, DISTILLED, MID, schedule_for
 from heliograph.shapes import check_size
 
@@ -36,6 +38,9 @@ H264_ENCODER = "libx264"
 
 CPU_FEATURES = {"AVX-512": "avx512_f", "AVX-512 bfloat16": "avx512_bf16", "AMX": "amx_tile"}
 """What speeds up matrix arithmetic on a CPU, and PyTorch's names of it."""
+
+PRODUCTS = {True: "oneDNN, activations fused in", False: "PyTorch's own: this build has no oneDNN, which is faster"}
+"""What multiplies matrices on the CPU."""
 
 RELEASED_SAMPLERS: Mapping[str, SamplerConfig] = dict(zip(RELEASED, (BASE, MID, DISTILLED), strict=True))
 """How each released model is sampled."""
@@ -86,10 +91,14 @@ class Software:
 
 @dataclass(frozen=True)
 class Cpu:
-    """The processor: its name, and which of `CPU_FEATURES` it has; None where this PyTorch cannot say."""
+    """The processor: its name, and which of `CPU_FEATURES` it has; None where this PyTorch cannot say.
+
+    `has_fused_products` says whether matrix products go through oneDNN with what follows them fused in.
+    """
 
     name: str
     features: tuple[str, ...] | None
+    has_fused_products: bool = False
 
 
 @dataclass(frozen=True)
@@ -176,11 +185,29 @@ def _software(machine: Machine) -> Software:
     return Software(
         versions={"python": platform.python_version()} | {name: metadata.version(p) for name, p in PACKAGES.items()},
         has_h264=H264_ENCODER in av.codecs_available,
-        kernels=(
-            Kernel("native", is_available=True, note="PyTorch's own, always there"),
-            *(_kernel(k, machine) for k in KERNELS),
-        ),
+        kernels=_kernels(machine),
     )
+
+
+def _kernels(machine: Machine) -> tuple[Kernel, ...]:
+    """Attention kernels: tried out where there is a CUDA device, else what they would need."""
+    device = next((device for device in machine.devices if device.kind == "cuda"), None)
+    if device is None:
+        own = Kernel("native", is_available=True, note="PyTorch's own, the only one without an NVIDIA GPU")
+        return own, *(_kernel(needs, machine) for needs in KERNELS)
+    place, dtype = torch.device(device.name), torch.bfloat16 if device.has_bf16 else torch.float16
+    local = [kernel for kernel in (*EXACT_KERNELS, *ROUNDED_KERNELS) if kernel.package != "kernels"]
+    probes = probe_all(local, place, dtype, PROBE_SHAPE)
+    best = fastest([probe for probe in probes if probe.name in {kernel.name for kernel in EXACT_KERNELS}])
+    return tuple(_probed(probe, is_taken=probe is best) for probe in probes)
+
+
+def _probed(probe: Probe, *, is_taken: bool) -> Kernel:
+    if probe.seconds is None:
+        return Kernel(probe.name, is_available=False, note=probe.problem or "")
+    taken = ", the one that is taken" if is_taken else ""
+    tokens = f"{1000 * probe.seconds:.2f} ms for {PROBE_SHAPE[1]} tokens of the 14B model"
+    return Kernel(probe.name, is_available=True, note=f"{tokens}{taken}")
 
 
 def _kernel(needs: KernelNeeds, machine: Machine) -> Kernel:
@@ -197,10 +224,11 @@ def _kernel(needs: KernelNeeds, machine: Machine) -> Kernel:
 def this_cpu() -> Cpu:
     """What PyTorch knows of the processor; older versions have no table of its features."""
     if not hasattr(torch.cpu, "get_capabilities"):
-        return Cpu(platform.processor() or platform.machine(), None)
+        return Cpu(platform.processor() or platform.machine(), None, fused_linear() is not None)
     known = torch.cpu.get_capabilities()
     features = tuple(name for name, key in CPU_FEATURES.items() if known.get(key))
-    return Cpu(str(known.get("cpu_name") or platform.processor() or platform.machine()), features)
+    name = str(known.get("cpu_name") or platform.processor() or platform.machine())
+    return Cpu(name, features, fused_linear() is not None)
 
 
 def _found_model(name: str, folder: ModelFolder, asked: tuple[int | None, int | None], machine: Machine) -> ModelReport:
@@ -264,6 +292,7 @@ def _machine_lines(cpu: Cpu, machine: Machine) -> list[str]:
     return [
         "Machine",
         f"  CPU        {cpu.name}, {machine.num_cores} cores for this process, {features}",
+        f"  products   {PRODUCTS[cpu.has_fused_products]}",
         f"  memory     {_memory(machine)}",
         f"  disk       {readable(machine.disk_free_bytes)} free",
         *(f"  GPU        {_device(device)}" for device in machine.devices),

@@ -29,7 +29,7 @@ def section(found: Mapping[str, Any]) -> str:
 {plan["num_prompts"]} held-out prompts, {plan["num_chunks"]} chunks each, commit {facts["commit"]}, written by
 `python -m heliograph.embedded.quality`. `plain` is as the model makes them, `matched` the same with `--match-chunks`,
 `ceiling` true clips through the model's autoencoder; all are H.264 files. Means over videos with the middle 95 % of
-their bootstrap, and in brackets how many videos have the metric.
+their bootstrap (Wilson's interval for what is right or wrong), and in brackets how many videos have the metric.
 
 ### Ground truth
 

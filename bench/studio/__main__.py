@@ -79,6 +79,7 @@ def circumstances() -> dict[str, Any]:
         "commit": revision(),
         "when": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "machine": f"{names[0] if names else platform.processor()}, {os.cpu_count()} cores",
+        "load_average": round(os.getloadavg()[0], 1),  # of the last minute: what else ran shows here
         "command": "python bench/studio " + " ".join(sys.argv[1:]),
     }
 

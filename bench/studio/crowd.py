@@ -14,7 +14,7 @@ from server import PROMPT, Server
 from websockets.asyncio.client import connect
 
 NUM_ROUNDS = 3
-NUM_CHUNKS = 20
+NUM_CHUNKS = 12
 """Chunks of each round, alone and with viewers in turn."""
 
 

@@ -22,7 +22,8 @@ def page(parts: Mapping[str, Any]) -> str:
     rows = [row for name, row_of in ROWS.items() if name in parts for row in row_of(parts[name])]
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
     sources = "\n".join(
-        f"| {name} | {of['model']} | `{of['commit']}` | {of['when']} | {of['machine']}| `{of['command'].strip()}` |"
+        f"| {name} | {of['model']} | `{of['commit']}` | {of['when']} | {of['machine']} | "
+        f"{of.get('load_average', '?')} | `{of['command'].strip()}` |"
         for name, of in parts.items()
     )
     return f"""# The studio's figures
@@ -33,8 +34,8 @@ Measured by `python bench/studio` (browser, clients and server on the same machi
 | --- | --- | --- | --- |
 {table}
 
-| part | model | commit | when | machine | command |
-| --- | --- | --- | --- | --- | --- |
+| part | model | commit | when | machine | load average | command |
+| --- | --- | --- | --- | --- | --- | --- |
 {sources}
 """
 

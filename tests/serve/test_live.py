@@ -182,14 +182,14 @@ def test_a_slow_viewer_misses_chunks_and_is_told_how_many() -> None:
     async def play() -> list[Any]:
         viewer = Viewer()
         skipped = sum(viewer.put(Media(position, b"")) for position in range(8))
-        viewer.put({"type": "state"})
+        viewer.put("state")
         viewer.end()
         items = []
         while (item := await viewer.get()) is not None:
             items.append(item)
         return [skipped, *items]
 
-    assert asyncio.run(play()) == [6, Skipped(6), Media(6, b""), Media(7, b""), {"type": "state"}]
+    assert asyncio.run(play()) == [6, Skipped(6), Media(6, b""), Media(7, b""), "state"]
 
 
 def test_an_abandoned_session_stops_and_can_be_opened_again(tmp_path: Path) -> None:
@@ -388,6 +388,7 @@ def test_old_unsaved_sessions_make_room_and_saved_ones_stay(tmp_path: Path) -> N
         sessions = [kept]
         for _ in range(4):
             with watching(live, sessions[-1]) as watcher:
+                watcher.until("chunk")  # what is stored last was touched last
                 watcher.ask("stop")
             sessions.append(begin(live))
         listed = {item["id"] for item in HTTP.get(f"{live.url}/v1/live").json()["data"]}

@@ -10,7 +10,7 @@ from selenium.webdriver.common.by import By
 from heliograph.serve.settings import Limits
 from tests.serve.browser import Page
 from tests.serve.harness import HTTP, Running, running, wait_for
-from tests.serve.test_videos import png
+from tests.serve.test_videos import frames_of, png
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +84,13 @@ def test_the_keyboard_pauses_and_goes_on(page: Page, server: Running) -> None:
     made = len(server.studio.store.chunks(page.session()))
     body.send_keys(" ")
     wait_for(lambda: len(server.studio.store.chunks(page.session())) > made + 1)
+    body.send_keys(Keys.ARROW_LEFT)
+    wait_for(lambda: page.browser.find_elements(By.CSS_SELECTOR, "#branches button"))
+    page.cards()[0].click()
+    assert page.get("pick").is_displayed()
+    page.run("document.activeElement.blur()")
+    body.send_keys(Keys.ESCAPE)
+    assert not page.get("pick").is_displayed()
 
 
 def test_a_dropped_picture_is_where_the_next_session_starts(page: Page, server: Running, tmp_path: Path) -> None:
@@ -117,6 +124,77 @@ def test_mistakes_are_told_in_words(page: Page, server: Running, tmp_path: Path)
     HTTP.delete(f"{server.url}/v1/live/{page.session()}")
     wait_for(lambda: "stopped" in page.toasts())
     assert page.get("welcome").is_displayed()
+
+
+def test_settings_reach_the_session_and_stay_as_they_were_started(page: Page, server: Running) -> None:
+    page.run(
+        """
+        for (const [id, value] of Object.entries(arguments[0])) document.getElementById(id).value = value;
+        document.querySelector('[name=speed][value=fine]').click();
+        """,
+        {"motion": "0.8", "seed": "7", "negative": "rain", "guidance": "3", "size": "128x128"},
+    )
+    page.play()
+    record = server.studio.store.session(page.session())
+    assert record is not None
+    order = record.plan.order
+    assert (order.motion, order.seed, order.negative_prompt, order.guidance_scale) == (0.8, 7, "rain", 3.0)
+    assert (order.size, order.steps) == ("128x128", (4, 4, 4))
+    assert page.get("at-start").is_displayed() and not page.get("motion").is_enabled()
+    production = server.studio.lives.running(page.session())
+    assert production is not None
+    page.run(
+        "const s = document.getElementById('guidance'); s.value = 5; s.dispatchEvent(new Event('change'));"
+        "const p = document.getElementById('pace'); p.value = 1.5; p.dispatchEvent(new Event('change'))"
+    )
+    wait_for(lambda: production.said.guidance_scale == 5 and production.record.plan.pace == 1.5)
+    page.get("new").click()
+    assert page.get("motion").is_enabled()
+
+
+def test_what_is_recorded_and_what_is_downloaded_are_videos(page: Page) -> None:
+    page.play()
+    page.run(
+        "const make = URL.createObjectURL; URL.createObjectURL = (it) => { window.kept = it; return make(it); };"
+        "HTMLAnchorElement.prototype.click = () => {};"
+    )
+    page.get("record").click()
+    seen = len(page.cards())
+    wait_for(lambda: len(page.cards()) >= seen + 3)
+    page.get("record").click()
+    recorded = page.browser.execute_async_script(
+        "window.kept.arrayBuffer().then((data) => arguments[0]([...new Uint8Array(data)]))"
+    )
+    assert len(frames_of(bytes(recorded))) in range(33, 33 * 20, 33)
+    address = page.get("download").get_attribute("href")
+    assert address and len(frames_of(HTTP.get(address).content)) >= 33 * 3
+
+
+def test_drift_since_the_start_is_drawn(page: Page) -> None:
+    page.play()
+    wait_for(lambda: len(page.cards()) >= 3)
+    colours = page.run(
+        "const c = document.getElementById('plot'), d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;"
+        "const seen = new Set(); for (let i = 0; i < d.length; i += 4) if (d[i + 3] === 255)"
+        " seen.add(`${d[i]},${d[i + 1]},${d[i + 2]}`); return seen.size"
+    )
+    assert colours >= 4, "an axis and three lines"
+
+
+def test_a_saved_session_is_opened_again_from_the_library(page: Page) -> None:
+    page.play()
+    before = page.session()
+    page.get("save").click()
+    page.get("question-field").clear()
+    page.get("question-field").send_keys("my fish" + Keys.ENTER)
+    wait_for(lambda: "Saved" in page.text("save"))
+    page.get("new").click()
+    assert not page.session() and page.get("welcome").is_displayed()
+    page.get("tab-library").click()
+    wait_for(lambda: "my fish" in page.text("sessions"))
+    tile = next(t for t in page.browser.find_elements(By.CSS_SELECTOR, "#sessions .tile") if "my fish" in t.text)
+    tile.find_element(By.XPATH, ".//button[text()='Open']").click()
+    wait_for(lambda: page.session() == before and page.time() > 0 and len(page.cards()) >= 2)
 
 
 def test_two_tabs_watch_one_session(page: Page, server: Running) -> None:
@@ -154,12 +232,15 @@ def test_the_library_makes_plays_and_deletes_videos(page: Page) -> None:
 
 def test_it_fits_a_phone_and_both_themes_differ(page: Page) -> None:
     page.play()
+    phone = {"width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": True}
+    page.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
     try:
-        page.browser.set_window_size(500, 900)
-        page.run("document.body.style.maxWidth = '390px'")
-        assert page.run("return document.documentElement.scrollWidth <= innerWidth")
+        assert page.run("return [innerWidth, document.documentElement.scrollWidth]") == [390, 390]
+        page.get("tab-library").click()
+        assert page.run("return document.documentElement.scrollWidth") == 390
     finally:
-        page.browser.set_window_size(1440, 1000)
+        page.browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    page.get("tab-live").click()
     before = page.run("return getComputedStyle(document.body).backgroundColor")
     page.get("theme").click()
     assert page.run("return getComputedStyle(document.body).backgroundColor") != before

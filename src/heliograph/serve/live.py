@@ -27,6 +27,9 @@ from heliograph.shapes import CHUNK_FRAMES
 
 logger = logging.getLogger(__name__)
 
+TELL_SECONDS = 0.2
+"""How long a change in who watches may wait until everyone is told."""
+
 
 class Lives:
     """Everything here runs in the event loop's thread; the disk is touched in others."""
@@ -41,6 +44,7 @@ class Lives:
         self._settings = settings
         self._running: dict[str, LiveProduction] = {}
         self._opening = asyncio.Lock()
+        self._to_tell: set[str] = set()
 
     def record(self, session_id: str) -> LiveRecord:
         """The stored session. Raises ApiError (404)."""
@@ -164,6 +168,12 @@ class Lives:
         """Viewers came, went, or want something else."""
         production.watched(now=time.monotonic())
         self._scheduler.wake()
+        if production.name not in self._to_tell:  # once for all who come in a moment: else 200 viewers get 200 each
+            self._to_tell.add(production.name)
+            asyncio.get_running_loop().call_later(TELL_SECONDS, self._tell_viewers, production)
+
+    def _tell_viewers(self, production: LiveProduction) -> None:
+        self._to_tell.discard(production.name)
         self.tell_state(production)
 
     def tell_state(self, production: LiveProduction) -> None:

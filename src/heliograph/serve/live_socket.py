@@ -25,7 +25,7 @@ from heliograph.serve.protocol import (
     WantMessage,
 )
 from heliograph.serve.studio import Studio
-from heliograph.serve.viewers import Media, Skipped, Viewer
+from heliograph.serve.viewers import Media, Skipped, Viewer, message_text
 
 NOT_FOUND, TOO_MUCH, TRY_LATER = 4404, 4429, 4503
 
@@ -86,12 +86,12 @@ class Connection:
         await self._socket.send_bytes(coder.header)
         while (item := await self._viewer.get()) is not None:
             if isinstance(item, Media):
-                await _send(self._socket, {"type": "media", "position": item.position, "bytes": len(item.fragment)})
+                await self._socket.send_text(item.announcement)
                 await self._socket.send_bytes(item.fragment)
             elif isinstance(item, Skipped):
                 await _send(self._socket, {"type": "skipped", "count": item.count})
             else:
-                await _send(self._socket, item)
+                await self._socket.send_text(item)
 
     async def _take(self) -> None:
         while True:
@@ -163,8 +163,8 @@ class Connection:
 
     def _say(self, item: dict[str, Any]) -> None:
         """In line with everything else that goes out, so that an answer never overtakes a chunk it is about."""
-        self._viewer.put(item)
+        self._viewer.put(message_text(item))
 
 
 async def _send(socket: WebSocket, item: dict[str, Any]) -> None:
-    await socket.send_json({"v": VERSION, **item})
+    await socket.send_text(message_text(item))

@@ -4,11 +4,14 @@ Lives in the event loop's thread.
 """
 
 import asyncio
+import json
 from collections import deque
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from heliograph.serve.metrics import Metrics
+from heliograph.serve.protocol import VERSION
 
 MAX_WAITING = 3
 """Chunks that wait for one viewer; when one more comes, all but the newest are skipped."""
@@ -27,6 +30,11 @@ class Media:
     position: int
     fragment: bytes
 
+    @cached_property
+    def announcement(self) -> str:
+        """The message that comes before it, written once for all viewers."""
+        return message_text({"type": "media", "position": self.position, "bytes": len(self.fragment)})
+
 
 @dataclass(frozen=True)
 class Skipped:
@@ -35,7 +43,8 @@ class Skipped:
     count: int
 
 
-Item = Media | Skipped | dict[str, Any]
+Item = Media | Skipped | str
+"""What is handed to a viewer; a message is text already, because many may get the same one."""
 
 
 class Viewer:
@@ -79,7 +88,7 @@ class Viewer:
         if len(waiting) < MAX_WAITING:
             return 0
         before = sum(item.count for item in self._items if isinstance(item, Skipped))
-        self._items = deque(item for item in self._items if isinstance(item, dict))
+        self._items = deque(item for item in self._items if isinstance(item, str))
         self._items.append(Skipped(before + len(waiting)))
         return len(waiting)
 
@@ -119,10 +128,16 @@ class Channel:
         """Hand a chunk or a message to everyone."""
         if isinstance(item, Media):
             self._newest.append(item)
+        told = item if isinstance(item, Media) else message_text(item)
         for viewer in self.viewers:
-            self._metrics.skipped_chunks.inc(viewer.put(item))
+            self._metrics.skipped_chunks.inc(viewer.put(told))
 
     def close(self) -> None:
         """End every viewer's stream."""
         for viewer in self.viewers:
             viewer.end()
+
+
+def message_text(item: dict[str, Any]) -> str:
+    """A message of the socket as it is sent."""
+    return json.dumps({"v": VERSION, **item}, separators=(",", ":"), ensure_ascii=False)

@@ -1,10 +1,12 @@
 // The page: what a person does, turned into messages; what the server says, turned into a picture.
 
 import { call, plain, time, toast } from "./api.js";
+import { askText } from "./dialog.js";
 import { Film } from "./film.js";
 import { Library } from "./library.js";
 import { Player } from "./player.js";
 import { drawDrift } from "./plot.js";
+import { Settings } from "./settings.js";
 
 const IDEAS = [
   "A red fish swims to the left over a coral reef",
@@ -16,9 +18,10 @@ const CHUNK = 33 / 24;
 const byId = (id) => document.getElementById(id);
 
 const player = new Player(byId("video"));
+const settings = new Settings();
 const film = new Film(byId("strip"), byId("branches"));
 const library = new Library((id) => { show("live"); open(id); });
-let session = null, file = null, waitingFor = new Map(), number = 0;
+let session = null, waitingFor = new Map(), number = 0;
 
 // Views and looks
 
@@ -53,23 +56,10 @@ for (const idea of IDEAS) {
 async function begin() {
   const prompt = byId("prompt").value.trim() || byId("prompt").placeholder;
   byId("prompt").value = prompt;
-  const wish = {
-    prompt, speed: document.querySelector("[name=speed]:checked").value, motion: Number(byId("motion").value),
-    pace: Number(byId("pace").value), negative_prompt: byId("negative").value,
-  };
-  if (byId("size").value) wish.size = byId("size").value;
-  if (byId("seed").value !== "") wish.seed = Number(byId("seed").value);
-  if (Number(byId("guidance").value) > 0) wish.guidance_scale = Number(byId("guidance").value);
   byId("go").disabled = true;
   wait("Making the first picture…");
   try {
-    let body = wish;
-    if (file) {
-      body = new FormData();
-      for (const [name, value] of Object.entries(wish)) body.append(name, value);
-      body.append(file.type.startsWith("video/") ? "video" : "image", file);
-    }
-    const made = await call("POST", "/v1/live", body);
+    const made = await call("POST", "/v1/live", settings.order(prompt));
     film.clear();
     film.session = made.id;
     enter(made);
@@ -104,6 +94,7 @@ function enter(found) {
   byId("go").textContent = "Change";
   byId("download").href = `/v1/live/${found.id}/video.mp4`;
   byId("f-first").textContent = "–";
+  settings.lock(found);
   player.open(found.id);
   note(found);
 }
@@ -117,6 +108,7 @@ function leave() {
   byId("caption").textContent = "";
   byId("go").textContent = "Play";
   film.clear();
+  settings.lock(null);
   wait(null);
 }
 
@@ -178,9 +170,9 @@ byId("pause").addEventListener("click", () => ask(session?.status === "paused" ?
 byId("back").addEventListener("click", back);
 byId("new").addEventListener("click", leave);
 byId("save").addEventListener("click", async () => {
-  const name = window.prompt("Keep this session under a name:", session.name || session.prompt.slice(0, 60));
+  const name = await askText("Keep this session under a name", session.name || session.prompt.slice(0, 60));
   if (name === null) return;
-  const answer = await ask("save", { name });
+  const answer = await ask("save", { name: name.slice(0, 120) });
   if (answer.type === "saved") { note(answer.session); toast("Saved. You find it in the library.", true); }
 });
 byId("full").addEventListener("click", full);
@@ -269,54 +261,6 @@ setInterval(() => {
   }
 }, 500);
 
-// Settings and files
-
-function label(id, words) {
-  const write = () => { byId(`${id}-text`).textContent = words(Number(byId(id).value)); };
-  byId(id).addEventListener("input", write);
-  write();
-}
-label("motion", (value) => (value === 0.5 ? "as trained" : value < 0.5 ? "less" : "more"));
-label("pace", (value) => `${value}×`);
-label("guidance", (value) => (value === 0 ? "model’s own" : value.toFixed(1)));
-byId("pace").addEventListener("change", () => session && ask("steer", { pace: Number(byId("pace").value) }));
-byId("negative").addEventListener("change", () => session && ask("steer", { negative_prompt: byId("negative").value }));
-byId("guidance").addEventListener("change", () => { if (session && Number(byId("guidance").value)) ask("steer", { guidance_scale: Number(byId("guidance").value) }); });
-
-function choose(chosen) {
-  if (chosen && !/^(image|video)\//.test(chosen.type)) { toast("That is neither a picture nor a clip. Choose a PNG, JPEG, WebP, MP4, MOV or WebM file."); return; }
-  file = chosen;
-  const isPicture = chosen?.type.startsWith("image/");
-  if (byId("preview").src) URL.revokeObjectURL(byId("preview").src);
-  byId("preview").hidden = !isPicture;
-  if (isPicture) byId("preview").src = URL.createObjectURL(chosen);
-  byId("dropzone-text").textContent = chosen ? chosen.name : "Text only. Drop a picture or a clip, or click to choose one.";
-  byId("unfile").hidden = !chosen;
-  if (chosen && session) { leave(); toast("The next session starts from this file. Press Play.", true); }
-}
-byId("dropzone").addEventListener("click", () => byId("file").click());
-byId("file").addEventListener("change", () => choose(byId("file").files[0] ?? null));
-byId("unfile").addEventListener("click", () => { byId("file").value = ""; choose(null); });
-addEventListener("dragover", (event) => { event.preventDefault(); byId("drop").hidden = false; });
-addEventListener("dragleave", (event) => { if (!event.relatedTarget) byId("drop").hidden = true; });
-addEventListener("drop", (event) => {
-  event.preventDefault();
-  byId("drop").hidden = true;
-  if (event.dataTransfer.files.length) choose(event.dataTransfer.files[0]);
-});
-
-async function learnModel(tries = 0) {
-  try {
-    const [model] = (await call("GET", "/v1/models")).data;
-    byId("model").textContent = `${model.id} · ${model.size}${model.is_random ? " · untrained, shows noise" : ""}`;
-    const [width, height] = model.size.split("x").map(Number), step = model.size_multiple;
-    const sizes = [model.size, `${height}x${width}`, `${Math.max(width, height)}x${Math.max(width, height)}`, `${2 * width}x${2 * height}`];
-    const valid = [...new Set(sizes)].filter((size) => size.split("x").every((side) => side % step === 0));
-    byId("size").replaceChildren(...valid.map((size, i) => new Option(i ? size.replace("x", " × ") : `${size.replace("x", " × ")} (native)`, i ? size : "")));
-  } catch (error) {
-    byId("model").textContent = "loading the model…";
-    if (tries < 200) setTimeout(() => learnModel(tries + 1), 1500); else toast(error.message);
-  }
-}
-learnModel();
+settings.addEventListener("steer", ({ detail }) => session && ask("steer", detail));
+settings.addEventListener("file", () => { if (session) { leave(); toast("The next session starts from this file. Press Play.", true); } });
 if (/^#live_[0-9a-f]{32}$/.test(location.hash)) open(location.hash.slice(1));

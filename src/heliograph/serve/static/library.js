@@ -1,6 +1,7 @@
 // The gallery: videos that were ordered, and sessions that can be opened again.
 
 import { call, toast } from "./api.js";
+import { askText } from "./dialog.js";
 
 const byId = (id) => document.getElementById(id);
 
@@ -72,8 +73,8 @@ export class Library {
   }
 
   async remix(path, before) {
-    const prompt = window.prompt("The same video, with another prompt:", before);
-    if (prompt?.trim()) await call("POST", `${path}/remix`, { prompt });
+    const prompt = await askText("The same video, with another prompt", before);
+    if (prompt) await call("POST", `${path}/remix`, { prompt });
   }
 
   play(path, prompt) {

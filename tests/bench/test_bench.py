@@ -185,4 +185,4 @@ def test_a_mistake_is_answered_with_what_to_do(
 
 def test_unknown_shapes_are_refused() -> None:
     with pytest.raises(UserError, match="14b"):
-        random_subject("7b", "cpu", torch.float32, None, None)
+        random_subject("7b", "cpu", torch.float32, Asked())

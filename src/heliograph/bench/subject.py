@@ -12,9 +12,9 @@ import torch
 from accelerate import init_empty_weights
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 
-from heliograph.checkpoint import open_model
+from heliograph.checkpoint import RELEASED_SIZE, open_model
 from heliograph.config import MemoryConfig, SamplerConfig
-from heliograph.engine.engine import RELEASED_SIZE, Engine, load_engine
+from heliograph.engine.engine import Engine, load_engine
 from heliograph.engine.placement import name_of
 from heliograph.engine.prompts import TextEmbeddings
 from heliograph.errors import UserError

@@ -68,10 +68,14 @@ def main() -> None:
     options.add_argument("--rounds", type=int, default=3)
     options.add_argument("--seconds", type=float, default=30.0, help="Length of the video made from nothing.")
     options.add_argument("--their-threads", type=int, nargs="*", default=list(THEIRS), choices=list(THEIRS))
+    options.add_argument("--append", action="store_true", help="Add rows to those of the file, no videos.")
     options.add_argument("--dtypes", nargs="*", default=["float32", "bfloat16"])
     chosen = options.parse_args()
-    results: dict[str, Any] = {"load_average_before": os.getloadavg()[0], "ratios": [], "videos": []}
-    for threads, more in ((None, []), (None, DEMO), (2, [])):
+    file = chosen.target.with_suffix(".json")
+    results: dict[str, Any] = {"ratios": [], "videos": []}
+    if chosen.append and file.exists():
+        results = json.loads(file.read_text())
+    for threads, more in () if chosen.append else ((None, []), (None, DEMO), (2, [])):
         results["videos"].append(video(chosen.seconds, threads, more))
         print(results["videos"][-1], flush=True)
     for threads in chosen.their_threads:
@@ -80,6 +84,8 @@ def main() -> None:
                 row = compared(name, dtype, threads, chosen.rounds)
                 results["ratios"].append(row)
                 print(name, dtype, threads, row["ratios"], flush=True)
+                file.write_text(json.dumps(results, indent=1) + "\n")
+                chosen.target.with_suffix(".md").write_text(table(results))
     results["load_average_after"] = os.getloadavg()[0]
     chosen.target.with_suffix(".json").write_text(json.dumps(results, indent=1) + "\n")
     chosen.target.with_suffix(".md").write_text(table(results))
@@ -93,8 +99,14 @@ def compared(name: str, dtype: str, their_threads: int, rounds: int) -> dict[str
         command = [*heliograph("bench"), "--against", "diffusers", "--dtype", dtype]
         command += ["--their-threads", str(their_threads), "--rounds", str(rounds), "--chunks", str(chunks)]
         environment = unset_threads() | {"OMP_WAIT_POLICY": THEIRS[their_threads]}
+        before = os.getloadavg()[0]
         subprocess.run([*command, "--json", str(file), *arguments], check=True, capture_output=True, env=environment)
-        return {"schedule": name, **json.loads(file.read_text()), "their_wait_policy": THEIRS[their_threads]}
+        return {
+            "schedule": name,
+            "load_average_before": before,
+            **json.loads(file.read_text()),
+            "their_wait_policy": THEIRS[their_threads],
+        }
 
 
 def unset_threads() -> dict[str, str]:

@@ -7,6 +7,7 @@ ratios (A-B-B-A), `heliograph generate` for a video from nothing. About four min
 import argparse
 import json
 import os
+import resource
 import shlex
 import subprocess
 import sys
@@ -86,9 +87,6 @@ def main() -> None:
                 print(name, dtype, threads, row["ratios"], flush=True)
                 file.write_text(json.dumps(results, indent=1) + "\n")
                 chosen.target.with_suffix(".md").write_text(table(results))
-    results["load_average_after"] = os.getloadavg()[0]
-    chosen.target.with_suffix(".json").write_text(json.dumps(results, indent=1) + "\n")
-    chosen.target.with_suffix(".md").write_text(table(results))
 
 
 def compared(name: str, dtype: str, their_threads: int, rounds: int) -> dict[str, Any]:
@@ -99,14 +97,22 @@ def compared(name: str, dtype: str, their_threads: int, rounds: int) -> dict[str
         command = [*heliograph("bench"), "--against", "diffusers", "--dtype", dtype]
         command += ["--their-threads", str(their_threads), "--rounds", str(rounds), "--chunks", str(chunks)]
         environment = unset_threads() | {"OMP_WAIT_POLICY": THEIRS[their_threads]}
-        before = os.getloadavg()[0]
+        before = busy_seconds()
         subprocess.run([*command, "--json", str(file), *arguments], check=True, capture_output=True, env=environment)
+        taken = [after - start for start, after in zip(before, busy_seconds(), strict=True)]
         return {
             "schedule": name,
-            "load_average_before": before,
+            "cores_taken_by_others": max(0.0, taken[0] - taken[1]) / taken[2],
             **json.loads(file.read_text()),
             "their_wait_policy": THEIRS[their_threads],
         }
+
+
+def busy_seconds() -> tuple[float, float, float]:
+    """CPU seconds of all programs, those of programs started here and ended, and the clock."""
+    every = psutil.cpu_times()
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return every.user + every.nice + every.system, used.ru_utime + used.ru_stime, time.perf_counter()
 
 
 def unset_threads() -> dict[str, str]:
@@ -161,8 +167,9 @@ def table(results: dict[str, Any]) -> str:
     ]
     facts = ("device", "python", "torch", "diffusers", "heliograph", "commit")
     lines = [PREFACE, "| | |", "| --- | --- |", *(f"| {name} | {first[name]} |" for name in facts), ""]
+    others = [row["cores_taken_by_others"] for row in results["ratios"]]
     lines += [
-        f"Load average before {results['load_average_before']:.1f}, after {results['load_average_after']:.1f}.",
+        f"Cores that other programs took meanwhile: {min(others):.2f} to {max(others):.2f} of {os.cpu_count()}.",
         "",
     ]
     lines += [

@@ -8,10 +8,9 @@ OUT := out
 
 .PHONY: bench demo serve test check lint types install install-test clean
 
-# One thread: the embedded model is so small that a second one only helps where no other program wants the core.
 demo: install
 	@mkdir -p $(OUT)
-	OMP_NUM_THREADS=1 GLIBC_TUNABLES=glibc.malloc.hugetlb=1 $(BIN)/heliograph generate \
+	$(BIN)/heliograph generate \
 		"a big red fish swims over a coral reef by day" --seconds 60 --seed 1 --enlarge 4 --output $(OUT)/demo.mp4 --overwrite
 
 serve: install

@@ -26,6 +26,7 @@ from heliograph.engine.machine import Device, Machine, this_machine
 from heliograph.engine.needs import ModelNeeds, Workload, needs_of, released_needs, workload_of
 from heliograph.engine.placement import Plan, choose, name_of, plans_for, readable
 from heliograph.errors import UserError
+from heliograph.kernels.onednn import fused_linear
 from heliograph.presets import BASE, DISTILLED, MID, schedule_for
 from heliograph.shapes import check_size
 
@@ -37,6 +38,9 @@ H264_ENCODER = "libx264"
 
 CPU_FEATURES = {"AVX-512": "avx512_f", "AVX-512 bfloat16": "avx512_bf16", "AMX": "amx_tile"}
 """What speeds up matrix arithmetic on a CPU, and PyTorch's names of it."""
+
+PRODUCTS = {True: "oneDNN, activations fused in", False: "PyTorch's own: this build has no oneDNN, which is faster"}
+"""What multiplies matrices on the CPU."""
 
 RELEASED_SAMPLERS: Mapping[str, SamplerConfig] = dict(zip(RELEASED, (BASE, MID, DISTILLED), strict=True))
 """How each released model is sampled."""
@@ -87,10 +91,14 @@ class Software:
 
 @dataclass(frozen=True)
 class Cpu:
-    """The processor: its name, and which of `CPU_FEATURES` it has; None where this PyTorch cannot say."""
+    """The processor: its name, and which of `CPU_FEATURES` it has; None where this PyTorch cannot say.
+
+    `has_fused_products` says whether matrix products go through oneDNN with what follows them fused in.
+    """
 
     name: str
     features: tuple[str, ...] | None
+    has_fused_products: bool = False
 
 
 @dataclass(frozen=True)
@@ -216,10 +224,11 @@ def _kernel(needs: KernelNeeds, machine: Machine) -> Kernel:
 def this_cpu() -> Cpu:
     """What PyTorch knows of the processor; older versions have no table of its features."""
     if not hasattr(torch.cpu, "get_capabilities"):
-        return Cpu(platform.processor() or platform.machine(), None)
+        return Cpu(platform.processor() or platform.machine(), None, fused_linear() is not None)
     known = torch.cpu.get_capabilities()
     features = tuple(name for name, key in CPU_FEATURES.items() if known.get(key))
-    return Cpu(str(known.get("cpu_name") or platform.processor() or platform.machine()), features)
+    name = str(known.get("cpu_name") or platform.processor() or platform.machine())
+    return Cpu(name, features, fused_linear() is not None)
 
 
 def _found_model(name: str, folder: ModelFolder, asked: tuple[int | None, int | None], machine: Machine) -> ModelReport:
@@ -283,6 +292,7 @@ def _machine_lines(cpu: Cpu, machine: Machine) -> list[str]:
     return [
         "Machine",
         f"  CPU        {cpu.name}, {machine.num_cores} cores for this process, {features}",
+        f"  products   {PRODUCTS[cpu.has_fused_products]}",
         f"  memory     {_memory(machine)}",
         f"  disk       {readable(machine.disk_free_bytes)} free",
         *(f"  GPU        {_device(device)}" for device in machine.devices),

@@ -36,6 +36,7 @@ class Figures:
     host_bytes: int
     device_bytes: int
     num_calls: int
+    num_threads: int
 
     @classmethod
     def of(cls, name: str, runs: Sequence[Run]) -> "Figures":
@@ -53,6 +54,7 @@ class Figures:
             host_bytes=max(run.host_bytes for run in runs),
             device_bytes=max(run.device_bytes for run in runs),
             num_calls=runs[0].num_calls,
+            num_threads=runs[0].num_threads,
         )
 
     def row(self) -> str:
@@ -101,7 +103,7 @@ class Report:
         lines += ["", asked, "", ROW.format(*HEADINGS), *(figures.row() for figures in self.figures), ""]
         for figures in self.figures:
             low, high = figures.chunk.low, figures.chunk.high
-            memory = f"{readable(figures.host_bytes)} of host memory at most"
+            memory = f"{figures.num_threads} CPU thread(s), {readable(figures.host_bytes)} of host memory at most"
             if figures.device_bytes:
                 memory += f", {readable(figures.device_bytes)} on the device"
             lines.append(f"{figures.name}: chunk {1000 * low:.0f} to {1000 * high:.0f} ms; {memory}")

@@ -49,6 +49,7 @@ class Run:
     num_calls: int
     host_bytes: int
     device_bytes: int
+    num_threads: int = field(default_factory=torch.get_num_threads)
 
     @property
     def frames_per_second(self) -> float:

@@ -7,6 +7,7 @@ ratios (A-B-B-A), `heliograph generate` for a video from nothing. About four min
 import argparse
 import json
 import os
+import resource
 import shlex
 import subprocess
 import sys
@@ -68,10 +69,14 @@ def main() -> None:
     options.add_argument("--rounds", type=int, default=3)
     options.add_argument("--seconds", type=float, default=30.0, help="Length of the video made from nothing.")
     options.add_argument("--their-threads", type=int, nargs="*", default=list(THEIRS), choices=list(THEIRS))
+    options.add_argument("--append", action="store_true", help="Add rows to those of the file, no videos.")
     options.add_argument("--dtypes", nargs="*", default=["float32", "bfloat16"])
     chosen = options.parse_args()
-    results: dict[str, Any] = {"load_average_before": os.getloadavg()[0], "ratios": [], "videos": []}
-    for threads, more in ((None, []), (None, DEMO), (2, [])):
+    file = chosen.target.with_suffix(".json")
+    results: dict[str, Any] = {"ratios": [], "videos": []}
+    if chosen.append and file.exists():
+        results = json.loads(file.read_text())
+    for threads, more in () if chosen.append else ((None, []), (None, DEMO), (2, [])):
         results["videos"].append(video(chosen.seconds, threads, more))
         print(results["videos"][-1], flush=True)
     for threads in chosen.their_threads:
@@ -80,9 +85,8 @@ def main() -> None:
                 row = compared(name, dtype, threads, chosen.rounds)
                 results["ratios"].append(row)
                 print(name, dtype, threads, row["ratios"], flush=True)
-    results["load_average_after"] = os.getloadavg()[0]
-    chosen.target.with_suffix(".json").write_text(json.dumps(results, indent=1) + "\n")
-    chosen.target.with_suffix(".md").write_text(table(results))
+                file.write_text(json.dumps(results, indent=1) + "\n")
+                chosen.target.with_suffix(".md").write_text(table(results))
 
 
 def compared(name: str, dtype: str, their_threads: int, rounds: int) -> dict[str, Any]:
@@ -93,8 +97,22 @@ def compared(name: str, dtype: str, their_threads: int, rounds: int) -> dict[str
         command = [*heliograph("bench"), "--against", "diffusers", "--dtype", dtype]
         command += ["--their-threads", str(their_threads), "--rounds", str(rounds), "--chunks", str(chunks)]
         environment = unset_threads() | {"OMP_WAIT_POLICY": THEIRS[their_threads]}
+        before = busy_seconds()
         subprocess.run([*command, "--json", str(file), *arguments], check=True, capture_output=True, env=environment)
-        return {"schedule": name, **json.loads(file.read_text()), "their_wait_policy": THEIRS[their_threads]}
+        taken = [after - start for start, after in zip(before, busy_seconds(), strict=True)]
+        return {
+            "schedule": name,
+            "cores_taken_by_others": max(0.0, taken[0] - taken[1]) / taken[2],
+            **json.loads(file.read_text()),
+            "their_wait_policy": THEIRS[their_threads],
+        }
+
+
+def busy_seconds() -> tuple[float, float, float]:
+    """CPU seconds of all programs, those of programs started here and ended, and the clock."""
+    every = psutil.cpu_times()
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return every.user + every.nice + every.system, used.ru_utime + used.ru_stime, time.perf_counter()
 
 
 def unset_threads() -> dict[str, str]:
@@ -149,8 +167,9 @@ def table(results: dict[str, Any]) -> str:
     ]
     facts = ("device", "python", "torch", "diffusers", "heliograph", "commit")
     lines = [PREFACE, "| | |", "| --- | --- |", *(f"| {name} | {first[name]} |" for name in facts), ""]
+    others = [row["cores_taken_by_others"] for row in results["ratios"]]
     lines += [
-        f"Load average before {results['load_average_before']:.1f}, after {results['load_average_after']:.1f}.",
+        f"Cores that other programs took meanwhile: {min(others):.2f} to {max(others):.2f} of {os.cpu_count()}.",
         "",
     ]
     lines += [

@@ -1,6 +1,8 @@
 """What each switch of fast mode does to the embedded model's scores, and to its speed on this machine.
 
-python bench/switches.py docs/benchmarks/switches.json --prompts 20
+python bench/switches.py docs/benchmarks/switches.json --prompts 20 --frames /tmp/exact.npy
+
+Called again it goes on: variants that are in the file are not made again. `--frames` keeps the exact run's frames.
 
 Every variant makes the same held-out prompts from the same seeds; the checkers read the videos. `difference` is the
 mean distance of its frames from those of the exact run, in levels of 255. On a CPU 8-bit products are emulated, which
@@ -35,16 +37,17 @@ VARIANTS: Mapping[str, SpeedConfig] = {
 }
 
 
-def run(model: str, speed: SpeedConfig, plan: ScorePlan, exact: list[np.ndarray]) -> dict[str, Any]:
-    """The scores of one variant; fills `exact` with its frames where that is empty."""
+def run(model: str, speed: SpeedConfig, plan: ScorePlan, frames: Path) -> dict[str, Any]:
+    """The scores of one variant, and how far its frames are from those in the file, which the first one writes."""
     pipe = HeliosPipeline.from_pretrained(model, device="cpu", speed=speed)
     prompts, clips = heldout_prompts(plan.num_prompts), []
     started = time.process_time()
     for number, prompt in enumerate(prompts):
         clips.append(pipe(prompt.text, num_frames=plan.num_chunks * CHUNK_FRAMES, seed=number).frames)
     seconds = (time.process_time() - started) / (plan.num_prompts * plan.num_chunks)
-    if not exact:
-        exact.extend(clips)
+    if not frames.exists():
+        np.save(frames, np.stack(clips))
+    exact = np.load(frames)
     scores = read_all(prompts, clips, seconds)
     apart = [np.abs(a.astype(np.int16) - b).mean() for a, b in zip(clips, exact, strict=True)]
     return {
@@ -63,9 +66,13 @@ def main() -> None:
     parser.add_argument("--model", default="tiny")
     parser.add_argument("--prompts", type=int, default=20)
     parser.add_argument("--chunks", type=int, default=3)
+    parser.add_argument("--frames", type=Path, required=True)
+    parser.add_argument(
+        "--variants", type=int, default=len(VARIANTS), help="Make this many that are missing, and stop."
+    )
     arguments = parser.parse_args()
     plan = ScorePlan(arguments.prompts, arguments.chunks)
-    exact: list[np.ndarray] = []
+    done = json.loads(arguments.results.read_text())["variants"] if arguments.results.exists() else {}
     report: dict[str, Any] = {
         "command": " ".join(["python", *sys.argv]),
         "commit": revision(),
@@ -75,10 +82,10 @@ def main() -> None:
         "model": arguments.model,
         "prompts": plan.num_prompts,
         "chunks": plan.num_chunks,
-        "variants": {},
+        "variants": done,
     }
-    for name, speed in VARIANTS.items():
-        report["variants"][name] = run(arguments.model, speed, plan, exact)
+    for name in [name for name in VARIANTS if name not in done][: arguments.variants]:
+        report["variants"][name] = run(arguments.model, VARIANTS[name], plan, arguments.frames)
         write_whole(arguments.results, json.dumps(report, indent=2).encode() + b"\n")
         print(name, json.dumps(report["variants"][name]), flush=True)
 

@@ -21,6 +21,7 @@ from heliograph.checkpoint import (
     read_folder,
 )
 from heliograph.config import SamplerConfig
+from heliograph.engine.attention import EXACT_KERNELS, PROBE_SHAPE, ROUNDED_KERNELS, Probe, fastest, probe_all
 from heliograph.engine.machine import Device, Machine, this_machine
 from heliograph.engine.needs import ModelNeeds, Workload, needs_of, released_needs, workload_of
 from heliograph.engine.placement import Plan, choose, name_of, plans_for, readable
@@ -184,11 +185,29 @@ def _software(machine: Machine) -> Software:
     return Software(
         versions={"python": platform.python_version()} | {name: metadata.version(p) for name, p in PACKAGES.items()},
         has_h264=H264_ENCODER in av.codecs_available,
-        kernels=(
-            Kernel("native", is_available=True, note="PyTorch's own, always there"),
-            *(_kernel(k, machine) for k in KERNELS),
-        ),
+        kernels=_kernels(machine),
     )
+
+
+def _kernels(machine: Machine) -> tuple[Kernel, ...]:
+    """Attention kernels: tried out where there is a CUDA device, else what they would need."""
+    device = next((device for device in machine.devices if device.kind == "cuda"), None)
+    if device is None:
+        own = Kernel("native", is_available=True, note="PyTorch's own, the only one without an NVIDIA GPU")
+        return own, *(_kernel(needs, machine) for needs in KERNELS)
+    place, dtype = torch.device(device.name), torch.bfloat16 if device.has_bf16 else torch.float16
+    local = [kernel for kernel in (*EXACT_KERNELS, *ROUNDED_KERNELS) if kernel.package != "kernels"]
+    probes = probe_all(local, place, dtype, PROBE_SHAPE)
+    best = fastest([probe for probe in probes if probe.name in {kernel.name for kernel in EXACT_KERNELS}])
+    return tuple(_probed(probe, is_taken=probe is best) for probe in probes)
+
+
+def _probed(probe: Probe, *, is_taken: bool) -> Kernel:
+    if probe.seconds is None:
+        return Kernel(probe.name, is_available=False, note=probe.problem or "")
+    taken = ", the one that is taken" if is_taken else ""
+    tokens = f"{1000 * probe.seconds:.2f} ms for {PROBE_SHAPE[1]} tokens of the 14B model"
+    return Kernel(probe.name, is_available=True, note=f"{tokens}{taken}")
 
 
 def _kernel(needs: KernelNeeds, machine: Machine) -> Kernel:

@@ -1,6 +1,8 @@
 """Between host and device without waiting: copies go through pinned memory and are ordered on the device."""
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,11 +15,15 @@ def to_device(x: Float[Tensor, "..."], device: torch.device | str) -> Float[Tens
 
     PyTorch keeps freed pinned memory and gives it out again, so after the first chunks nothing is pinned anew.
     """
-    if torch.device(device).type != "cuda" or x.is_cuda:
+    kind = torch.device(device).type
+    if kind not in ("cuda", "meta") or x.device.type != "cpu":  # meta stands for a GPU in tests
         return x.to(device)
-    # Fake tensors, which stand for a GPU in tests, cannot be pinned.
-    pinned = x.pin_memory() if torch.cuda.is_available() else x
-    return pinned.to(device, non_blocking=True)
+    return (x.pin_memory() if kind == "cuda" else x).to(device, non_blocking=True)
+
+
+def current_device_of(x: Float[Tensor, "..."]) -> AbstractContextManager[Any]:
+    """Make the device of `x` the current one: Triton and recordings use that, whatever their tensors say."""
+    return torch.cuda.device_of(x) if torch.cuda.is_available() else nullcontext()
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from heliograph.kernels.choice import kernels_for
 from heliograph.shapes import CHUNK_LATENTS, FRAME_STRIDE
+from heliograph.transfer import current_device_of
 
 PAST_FRAMES = 2
 """Frames before the first that a causal convolution of three frames reads."""
@@ -68,11 +69,13 @@ class WanDecoder:
     def decode(self, z: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b 3 f h8 w8"]:
         """The 1 + 4·(t − 1) frames of latents that are not normalised, in [-1, 1], in the dtype of this decoder."""
         z = z.to(self.dtype).contiguous(memory_format=torch.channels_last_3d)
-        latents, carry, frames = F.conv3d(z, self._enter.weight, self._enter.bias), Carry(), []
-        for stretch in latents.split(_fitted(self.lengths, z.shape[2]), dim=2):
-            frames.append(self._pass(stretch, carry))
-            carry.is_first = False
-        return torch.cat(frames, dim=2).clamp(-1, 1)
+        # Shapes are the same for every chunk, so cuDNN's search for the fastest convolution is made once.
+        with current_device_of(z), torch.backends.cudnn.flags(enabled=True, benchmark=True):
+            latents, carry, frames = F.conv3d(z, self._enter.weight, self._enter.bias), Carry(), []
+            for stretch in latents.split(_fitted(self.lengths, z.shape[2]), dim=2):
+                frames.append(self._pass(stretch, carry))
+                carry.is_first = False
+            return torch.cat(frames, dim=2).clamp(-1, 1)
 
     def _pass(self, x: Features, carry: Carry) -> Features:
         decoder = self._decoder

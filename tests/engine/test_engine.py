@@ -33,6 +33,7 @@ def chunks(engine: Engine, prompts: tuple[str, ...]) -> torch.Tensor:
     [
         replace(WHOLE, way="text encoder released"),
         replace(WHOLE, way="text encoder offloaded"),
+        replace(WHOLE, way="blocks offloaded", resident_blocks=0),
         replace(WHOLE, way="blocks on disk", resident_blocks=0),
         replace(WHOLE, way="blocks on disk", resident_blocks=1),
     ],
@@ -41,7 +42,9 @@ def chunks(engine: Engine, prompts: tuple[str, ...]) -> torch.Tensor:
 def test_every_way_of_running_gives_the_same_latents(tiny_folder: Path, plan: Plan) -> None:
     folder = open_model(str(tiny_folder))
     want = chunks(load_engine(folder, WHOLE), ("a fish", "a boat"))
-    assert torch.equal(chunks(load_engine(folder, plan, ("a fish", "a boat")), ("a fish", "a boat")), want)
+    got = chunks(load_engine(folder, plan, ("a fish", "a boat")), ("a fish", "a boat"))
+    # Streamed blocks run one by one, not by the CPU's own loop: the same but for the order of sums.
+    assert relative_error(got, want) < 1e-4 if "blocks" in plan.way else torch.equal(got, want)
 
 
 def test_rounded_weights_take_a_byte_each_and_change_the_video_slightly(tiny_folder: Path) -> None:

@@ -74,6 +74,8 @@ def test_a_forward_that_fails_half_way_leaves_the_next_one_right(folder: ModelFo
 @pytest.mark.parametrize("way", WAYS)
 def test_the_host_holds_one_copy_and_the_device_two_blocks(folder: ModelFolder, way: str) -> None:
     plan = replace(PLAN, way=way)
+    with LiveBytes() as building:
+        load_transformer(folder, torch.bfloat16, torch.device("meta"))
     with LiveBytes() as live:
         model = load(folder, plan)
         loaded, after_loading = live.peak, live.now
@@ -82,12 +84,17 @@ def test_the_host_holds_one_copy_and_the_device_two_blocks(folder: ModelFolder, 
     others = sum(t.numel() * t.itemsize for n, t in model.named_parameters() if not n.startswith("blocks."))
     whole = others + 5 * layout.size
     places = BLOCKS_IN_FLIGHT * layout.size
+    # The mapped file is counted as memory here, though its pages are the system's to take back.
+    mapped = next(folder.part("transformer").glob("*.safetensors")).stat().st_size
     slack = 5 * 30 * ALIGNMENT + 4096
     if way == "blocks offloaded":
-        assert loaded <= whole + layout.size + places + slack, "one copy, one block twice while it is moved"
+        most = whole + layout.size + places + slack
+        assert loaded <= max(building.peak, most + mapped), "one copy, one block twice while it is moved"
         assert after_loading <= whole + places + slack
     else:
-        assert loaded <= others + layout.size + 2 * places + slack, "no more than two blocks in host memory"
+        most = others + layout.size + 2 * places + slack
+        assert loaded <= max(building.peak, most + mapped)
+        assert after_loading <= most, "no more than two blocks in host memory"
 
 
 def test_after_a_step_no_block_holds_the_device_s_memory(folder: ModelFolder) -> None:

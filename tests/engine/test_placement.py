@@ -376,7 +376,7 @@ def test_card_of_24_with_32_of_host_memory_streams_what_does_not_fit() -> None:
     chosen = choose(plans_for(RELEASED, machine(card(24), 32)))
     assert chosen.way == "blocks offloaded"
     block = RELEASED.transformer.largest_block.bytes_in(BF16)
-    assert chosen.host_bytes == 2 * GB + (40 - chosen.resident_blocks) * block
+    assert chosen.host_bytes == 2 * GB + (41 - chosen.resident_blocks) * block, "one is there twice while it is moved"
     assert card(24).free_bytes - block < chosen.device_bytes <= card(24).free_bytes  # one more would not fit
 
 

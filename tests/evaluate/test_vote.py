@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
 from heliograph.errors import UserError
-from heliograph.evaluate.vote import count, sign_test, wilson
+from heliograph.evaluate.vote import count, sign_test
 from heliograph.evaluate.vote_server import open_ballot, vote_app
 from tests.evaluate import known
 from tests.media.clips import levels, write_video
@@ -104,13 +104,12 @@ def test_intervals_hold_the_share_and_the_test_is_even(first: int, second: int, 
     assert (found.first, found.second, found.same) == (first, second, same)
     if first + second:
         assert found.low is not None and found.high is not None and found.p is not None and found.share is not None
-        assert 0 <= found.low <= found.share <= found.high <= 1
+        assert 0 <= found.low <= found.share + 1e-12 and found.share - 1e-12 <= found.high <= 1
         other = count(["first"] * second + ["second"] * first)
         assert other.p == found.p and other.low == pytest.approx(1 - found.high)
 
 
-def test_intervals_and_chances_are_those_of_the_books() -> None:
-    assert wilson(8, 10) == pytest.approx((0.4902, 0.9433), abs=1e-4)
+def test_chances_are_those_of_the_books() -> None:
     assert sign_test(8, 10) == pytest.approx(2 * (45 + 10 + 1) / 1024)
     assert sign_test(5, 10) == 1
 
@@ -118,7 +117,6 @@ def test_intervals_and_chances_are_those_of_the_books() -> None:
 # The whole thing
 
 
-@pytest.mark.slow
 def test_a_person_votes_with_the_keyboard_in_a_browser(folders: tuple[Path, Path], tmp_path: Path) -> None:
     from selenium.webdriver.common.action_chains import ActionChains
     from selenium.webdriver.common.by import By

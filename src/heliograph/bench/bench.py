@@ -11,8 +11,9 @@ import torch
 
 from heliograph.bench.report import Figures, Report
 from heliograph.bench.run import Run, Work, in_turn, make_ours, timed
-from heliograph.bench.subject import Asked, Subject, random_subject, stored_subject
+from heliograph.bench.subject import Asked, Subject, approximated, random_subject, stored_subject
 from heliograph.bench.theirs import MakeTheirs
+from heliograph.config import EXACT, SpeedConfig
 from heliograph.engine.threads import use_threads
 from heliograph.errors import UserError
 from heliograph.media.target import write_whole
@@ -35,8 +36,10 @@ class BenchOptions:
     steps: tuple[int, ...] | None = None
     size: tuple[int, int] | None = None
     guidance_scale: float | None = None
+    compile_theirs: bool = False
     chunks: int = 6
     rounds: int = 4
+    speed: SpeedConfig = EXACT
     json_file: Path | None = None
 
 
@@ -48,16 +51,17 @@ def run_bench(options: BenchOptions, tell: Tell) -> Report:
     """
     if options.chunks < 2 or options.rounds < 1:
         raise UserError(f"chunks={options.chunks}, rounds={options.rounds}; use 2 chunks and 1 round or more")
-    subject = _subject(options)
-    use_threads(options.threads, subject.engine.num_threads)
-    ours = torch.get_num_threads()
+    exact = _subject(options)
+    use_threads(options.threads, exact.engine.num_threads)
+    count = torch.get_num_threads()
+    # Theirs takes over the weights as they are, before ours are brought to 8 bits.
+    theirs = MakeTheirs(exact, is_compiled=options.compile_theirs) if options.against == "diffusers" else None
+    subject = approximated(exact, options.speed)
     works: dict[str, Callable[[], Run]] = {
-        "heliograph": partial(_on_threads, ours, make_ours, subject.transformer, subject, options.chunks)
+        "heliograph": partial(_on_threads, count, make_ours, subject, options.chunks)
     }
-    if options.against == "diffusers":
-        theirs = MakeTheirs(subject)
-        count = options.their_threads or ours
-        works["diffusers"] = partial(_on_threads, count, theirs, theirs.transformer, subject, options.chunks)
+    if theirs is not None:
+        works["diffusers"] = partial(_on_threads, options.their_threads or count, theirs, exact, options.chunks)
     for name, work in works.items():
         tell(f"warming up {name}")
         work()
@@ -71,10 +75,10 @@ def run_bench(options: BenchOptions, tell: Tell) -> Report:
     return report
 
 
-def _on_threads(count: int, work: Work, transformer: torch.nn.Module, subject: Subject, num_chunks: int) -> Run:
+def _on_threads(count: int, work: Work, subject: Subject, num_chunks: int) -> Run:
     """One timed run on this many CPU threads."""
     torch.set_num_threads(count)
-    return timed(work, transformer, subject, num_chunks)
+    return timed(work, subject, num_chunks)
 
 
 def _told(name: str, work: Callable[[], Run], tell: Tell) -> Callable[[], Run]:
@@ -89,7 +93,7 @@ def _told(name: str, work: Callable[[], Run], tell: Tell) -> Callable[[], Run]:
 
 
 def _subject(options: BenchOptions) -> Subject:
-    asked = Asked(options.steps, options.size, options.guidance_scale)
+    asked = Asked(options.steps, options.size, options.guidance_scale, options.speed)
     if options.random_weights is None:
         return stored_subject(options.model, options.device, options.dtype, asked)
     device = options.device

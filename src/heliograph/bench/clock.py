@@ -41,17 +41,20 @@ def now(device: torch.device) -> float:
 
 
 class PartClock:
-    """Adds up the time that calls of one part take.
+    """Notes how long each call of one part takes.
 
-    On a GPU it is measured there, between two events, so that the part is not slowed down by being watched.
+    On a GPU it is measured there, between two events, so that nothing waits because it is watched.
     """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self.num_calls = 0
-        self._seconds = 0.0
-        self._events: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
+        self._calls: list[tuple[Any, Any]] = []
         self._begun: Any = None
+
+    @property
+    def num_calls(self) -> int:
+        """Calls that are over, as far as the host knows."""
+        return len(self._calls)
 
     def begin(self) -> None:
         """A call starts."""
@@ -59,24 +62,20 @@ class PartClock:
 
     def end(self) -> None:
         """The call is over."""
-        self.num_calls += 1
-        if self.device.type == "cuda":
-            self._events.append((self._begun, self._moment()))
-        else:
-            self._seconds += self._moment() - self._begun
+        self._calls.append((self._begun, self._moment()))
 
-    def take(self) -> float:
-        """Seconds since this was last asked; waits for the device."""
+    def seconds(self) -> list[float]:
+        """Of each call; waits for the device."""
         now(self.device)
-        seconds = self._seconds + sum(begun.elapsed_time(ended) / 1000 for begun, ended in self._events)
-        self._seconds, self._events = 0.0, []
-        return seconds
+        if self.device.type == "cuda":
+            return [begun.elapsed_time(ended) / 1000 for begun, ended in self._calls]
+        return [ended - begun for begun, ended in self._calls]
 
     def _moment(self) -> Any:
         if self.device.type != "cuda":
             return time.perf_counter()
         event = torch.cuda.Event(enable_timing=True)
-        event.record()
+        event.record(torch.cuda.current_stream(self.device))
         return event
 
     @contextmanager

@@ -1,8 +1,10 @@
 """One timed run of a few chunks, by this package or by diffusers, with the same parts and the same clocks."""
 
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -55,76 +57,82 @@ class Run:
         return len(self.chunks) * CHUNK_FRAMES / self.seconds
 
 
-@dataclass
 class Watch:
-    """The clocks of a run; `chunk_done` is called when a chunk is decoded."""
+    """The clocks of a run. A chunk is all transformer calls until it is handed over, done when `chunk_done` says so."""
 
-    device: torch.device
-    transformer: PartClock = field(init=False)
-    decode: PartClock = field(init=False)
-    chunks: list[ChunkTime] = field(default_factory=list)
-    first_frames: float | None = None
+    def __init__(self, device: torch.device, decode_device: torch.device | None = None) -> None:
+        self.device = device
+        self.transformer, self.decode = PartClock(device), PartClock(decode_device or device)
+        self.start = now(device)
+        self._ends = [self.start]
+        self._borders = [0]
 
-    def __post_init__(self) -> None:
-        self.transformer, self.decode = PartClock(self.device), PartClock(self.device)
-        self.start = self._last = now(self.device)
+    def handing_over(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The function that is given every chunk of latents once it is sampled, its calls noted."""
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            self._borders.append(self.transformer.num_calls)
+            return function(*args, **kwargs)
+
+        return call
 
     def chunk_done(self) -> None:
-        """The time since the chunk before."""
-        moment = now(self.device)
-        self.chunks.append(ChunkTime(moment - self._last, self.transformer.take(), self.decode.take()))
-        self._last = moment
+        """The frames of the next chunk are there."""
+        self._ends.append(time.perf_counter())
+
+    @property
+    def chunks(self) -> tuple[ChunkTime, ...]:
+        """The chunks so far: the time between their ends, and what the two parts took of the devices."""
+        calls, decodes = self.transformer.seconds(), self.decode.seconds()
+        walls = [after - before for before, after in pairwise(self._ends)]
+        parts = [sum(calls[first:last]) for first, last in pairwise(self._borders)]
+        return tuple(ChunkTime(*times) for times in zip(walls, parts, decodes, strict=True))
 
 
-Work = Callable[[Subject, int, Watch, Path], None]
-"""Makes a number of chunks and writes them to a file, telling the watch."""
+Work = Callable[[Subject, int, Watch, Path], float]
+"""Makes a number of chunks and writes them to a file, telling the watch; returns when its caller had the first ones."""
 
 
-def timed(work: Work, transformer: torch.nn.Module, subject: Subject, num_chunks: int) -> Run:
+def timed(work: Work, subject: Subject, num_chunks: int) -> Run:
     """Run `work` once."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="heliograph-bench-")))
         memory = stack.enter_context(MemoryWatch(subject.device))
-        watch = Watch(subject.device)
-        stack.enter_context(watch.transformer.watching(transformer))
-        work(subject, num_chunks, watch, folder / "video.mp4")
+        watch = Watch(subject.device, subject.engine.codec.device)
+        first = work(subject, num_chunks, watch, folder / "video.mp4") - watch.start
         seconds = now(subject.device) - watch.start
-    first = seconds if watch.first_frames is None else watch.first_frames
-    calls = watch.transformer.num_calls
-    return Run(tuple(watch.chunks), seconds, first, calls, memory.host_bytes, memory.device_bytes)
+    return Run(watch.chunks, seconds, first, watch.transformer.num_calls, memory.host_bytes, memory.device_bytes)
 
 
-def make_ours(subject: Subject, num_chunks: int, watch: Watch, file: Path) -> None:
+def make_ours(subject: Subject, num_chunks: int, watch: Watch, file: Path) -> float:
     """As `heliograph generate`: each chunk is written while the next is made."""
-    engine = subject.engine
+    engine, first = subject.engine, 0.0
     prompts = PromptTimeline((Cue(0, subject.prompt),))
     request = Request(prompts, "", subject.height, subject.width, 0, subject.sampler)
     cells = (1, engine.num_channels, subject.height // LATENT_STRIDE, subject.width // LATENT_STRIDE)
     session = Session(engine, request, History.empty(cells, engine.memory, engine.device))
-    decode = engine.codec.decode_chunk
-    with _replaced(engine.codec, "decode_chunk", watch.decode.watched(decode)), _file(file) as sink:
-        for index, chunk in enumerate(chunks_of(session, num_chunks)):
+    with ExitStack() as stack:
+        stack.enter_context(_replaced(engine.pictures, "begin", watch.handing_over(engine.pictures.begin)))
+        stack.enter_context(_replaced(engine.codec, "decode_chunk", watch.decode.watched(engine.codec.decode_chunk)))
+        stack.enter_context(_replaced(engine.denoiser, "run", watch.transformer.watched(engine.denoiser.run)))
+        sink = stack.enter_context(BackgroundSink(open_sink(file, FPS)))
+        for chunk in chunks_of(session, num_chunks):
             sink.write(chunk.frames)
             watch.chunk_done()
-            if index == 0:
-                watch.first_frames = watch.chunks[0].wall
+            first = first or time.perf_counter()
+    return first
 
 
-def _file(file: Path) -> BackgroundSink:
-    return BackgroundSink(open_sink(file, FPS))
-
-
-class _replaced:  # noqa: N801 - reads as the verb it is
+@contextmanager
+def _replaced(owner: object, name: str, value: object) -> Iterator[None]:
     """An attribute of an object is another while the block runs."""
-
-    def __init__(self, owner: object, name: str, value: object) -> None:
-        self._owner, self._name, self._value = owner, name, value
-
-    def __enter__(self) -> None:
-        setattr(self._owner, self._name, self._value)
-
-    def __exit__(self, *_: object) -> None:
-        delattr(self._owner, self._name)
+    own = vars(owner)
+    was_there, before = name in own, own.get(name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before) if was_there else delattr(owner, name)
 
 
 def in_turn(works: Sequence[Callable[[], Any]], rounds: int) -> list[list[Any]]:

@@ -4,7 +4,7 @@ Timing does not depend on what the weights say, so a shape is enough; nothing is
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, cast
 
@@ -13,12 +13,16 @@ from accelerate import init_empty_weights
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 
 from heliograph.checkpoint import RELEASED_SIZE, open_model
-from heliograph.config import MemoryConfig, SamplerConfig
+from heliograph.config import EXACT, MemoryConfig, SamplerConfig, SpeedConfig
+from heliograph.engine.attention import OWN
+from heliograph.engine.decoders import choose_decoder
 from heliograph.engine.engine import Engine, load_engine
-from heliograph.engine.placement import name_of
+from heliograph.engine.machine import free_bytes
+from heliograph.engine.placement import Plan, name_of
 from heliograph.engine.prompts import TextEmbeddings
+from heliograph.engine.tuning import approximate, device_for_vae, resolved, tune, tuned_denoiser
 from heliograph.errors import UserError
-from heliograph.model.denoiser import TransformerDenoiser
+from heliograph.model.attention import Attention
 from heliograph.model.transformer import HeliosTransformer3DModel
 from heliograph.pipeline import choose_plan
 from heliograph.presets import DISTILLED
@@ -27,15 +31,31 @@ from heliograph.shapes import check_size
 from heliograph.text import MAX_TEXT_TOKENS, TextEmbedding, TextEncoder
 from heliograph.vae import LatentCodec
 
-SHAPES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+
+@dataclass(frozen=True)
+class RandomShape:
+    """Configurations of a transformer and of a Wan autoencoder, and the size in pixels that such a model is for."""
+
+    transformer: Mapping[str, Any]
+    autoencoder: Mapping[str, Any]
+    size: tuple[int, int] = RELEASED_SIZE
+
+
+SHAPES: Mapping[str, RandomShape] = MappingProxyType(
     {
-        "14b": MappingProxyType({}),
-        "1b": MappingProxyType(
-            {"num_attention_heads": 12, "ffn_dim": 8960, "num_layers": 30, "text_dim": 4096},
+        "14b": RandomShape({}, {}),
+        "1b": RandomShape({"num_attention_heads": 12, "ffn_dim": 8960, "num_layers": 30, "text_dim": 4096}, {}),
+        "small": RandomShape(
+            {
+                **{"num_attention_heads": 2, "attention_head_dim": 24, "rope_dim": (8, 8, 8)},
+                **{"ffn_dim": 96, "num_layers": 4, "text_dim": 32},
+            },
+            {"base_dim": 4, "dim_mult": [1, 1, 1, 1], "num_res_blocks": 1},
+            (64, 64),
         ),
     }
 )
-"""Transformer configurations that can be filled with random numbers: the released one, and one as small as Wan 1.3B."""
+"""Models to fill with random numbers: the released one, one as small as Wan 1.3B, and one to try this with."""
 
 RANDOM_STD = 0.02
 """Deviation of random weights; zeros would run faster than weights ever do."""
@@ -74,7 +94,18 @@ class Subject:
             "guidance": f"{schedule.guidance.method} {schedule.guidance.scale:g}" if schedule.guidance.is_on else "off",
             "transformer": name_of(self.engine.denoiser.dtype),
             "autoencoder": name_of(self.engine.codec.autoencoder.dtype),
+            "decoder": self._decoder,
+            "runner": type(self.engine.denoiser.run).__name__,
+            "attention": _attention_of(self.transformer),
+            "approximated": list(self.engine.approximations),
         }
+
+    @property
+    def _decoder(self) -> str:
+        """What decodes, and in which precision."""
+        codec = self.engine.codec
+        decoder = codec.autoencoder if codec.decoder is None else codec.decoder
+        return f"{type(decoder).__name__} {name_of(decoder.dtype)}"  # pyright: ignore[reportAttributeAccessIssue]
 
 
 @dataclass(frozen=True)
@@ -84,6 +115,7 @@ class Asked:
     steps: tuple[int, ...] | None = None
     size: tuple[int, int] | None = None
     guidance_scale: float | None = None
+    speed: SpeedConfig = EXACT
 
 
 def stored_subject(model: str, device: str, dtype: str, asked: Asked) -> Subject:
@@ -94,12 +126,12 @@ def stored_subject(model: str, device: str, dtype: str, asked: Asked) -> Subject
         UserError: it does not fit, or the steps or the size are not possible.
     """
     folder = open_model(model)
-    engine = load_engine(folder, choose_plan(folder, device, dtype))
+    engine = load_engine(folder, choose_plan(folder, device, dtype), speed=exact_part(asked.speed))
     return _subject(model, engine, asked)
 
 
 def random_subject(shape: str, device: str, dtype: torch.dtype, asked: Asked) -> Subject:
-    """A model of one of `SHAPES` with random weights, the released autoencoder's shape, and a text of full length.
+    """A model of one of `SHAPES` with random weights and a text of full length.
 
     Raises:
         UserError: there is no such shape, or the steps or the size are not possible.
@@ -108,23 +140,59 @@ def random_subject(shape: str, device: str, dtype: torch.dtype, asked: Asked) ->
         raise UserError(f"there is no shape {shape!r}; use one of {', '.join(SHAPES)}")
     place = torch.device(device)
     with init_empty_weights(include_buffers=False):
-        transformer = HeliosTransformer3DModel(**SHAPES[shape])
-        autoencoder = AutoencoderKLWan()
+        transformer = HeliosTransformer3DModel(**SHAPES[shape].transformer)
+        autoencoder = AutoencoderKLWan(**SHAPES[shape].autoencoder)
     _fill(transformer, place, dtype)
-    _fill(autoencoder, place, torch.float32)
     text_dim = transformer.config["text_dim"]
+    plan = Plan("whole", device, device, dtype, len(transformer.blocks), 0, 0)
+    speed = resolved(exact_part(asked.speed), plan)
+    tune(transformer, plan, speed)
+    vae_place = device_for_vae(speed.vae_device, place)
+    _fill(autoencoder, vae_place, torch.float32)
     engine = Engine(
-        denoiser=TransformerDenoiser(transformer, place),
+        denoiser=tuned_denoiser(transformer, plan, speed),
         texts=TextEmbeddings(lambda: cast("TextEncoder", RandomTexts(text_dim, dtype, place)), stays=True),
-        codec=LatentCodec(autoencoder),
+        codec=LatentCodec(autoencoder, choose_decoder(autoencoder, asked.size or SHAPES[shape].size, free_bytes)),
         sampler=DISTILLED,
         memory=MemoryConfig(),
-        size=RELEASED_SIZE,
+        size=SHAPES[shape].size,
         num_channels=16,
         fingerprint=f"random {shape}",
         device=place,
     )
     return _subject(f"random weights of the {shape} shape", engine, asked)
+
+
+def approximated(subject: Subject, speed: SpeedConfig) -> Subject:
+    """The same with what `speed` gives up for speed; nothing else of the model is touched.
+
+    Raises:
+        CheckpointError: the file of the small decoder holds something else.
+        UserError: a part is not possible here.
+    """
+    engine, transformer = subject.engine, subject.transformer
+    plan = Plan("whole", str(engine.device), str(engine.device), engine.denoiser.dtype, len(transformer.blocks), 0, 0)
+    speed = resolved(speed, plan)
+    if not speed.approximations:
+        return subject
+    approximate(transformer, plan, speed)
+    codec = engine.codec
+    if speed.decoder is not None:
+        size = subject.height, subject.width
+        codec = LatentCodec(codec.autoencoder, choose_decoder(codec.autoencoder, size, free_bytes, speed.decoder))
+    denoiser = tuned_denoiser(transformer, plan, speed)
+    return replace(subject, engine=replace(engine, denoiser=denoiser, codec=codec, approximations=speed.approximations))
+
+
+def exact_part(speed: SpeedConfig) -> SpeedConfig:
+    """The same without approximations."""
+    return replace(speed, mode="exact", fp8=False, history_reuse="off", attention8=False, decoder=None)
+
+
+def _attention_of(transformer: torch.nn.Module) -> str:
+    """The kernel that is used, by diffusers' name."""
+    names = {m.processor._attention_backend for m in transformer.modules() if isinstance(m, Attention)}
+    return ", ".join(OWN if name is None else str(name.value) for name in names)
 
 
 class RandomTexts:

@@ -4,6 +4,7 @@ It has no streaming: frames reach the caller when the whole video is done, and a
 examples do. The text is given as an embedding to both, so the text encoder is in neither figure.
 """
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 from accelerate import init_empty_weights
 
+from heliograph.bench.clock import now
 from heliograph.bench.run import Watch
 from heliograph.bench.subject import Subject
 from heliograph.media.sink import open_sink
@@ -37,7 +39,9 @@ class WatchedAutoencoder:
 
     def decode(self, z: torch.Tensor, *, return_dict: bool) -> tuple[torch.Tensor]:
         """Frames of a chunk."""
-        frames = self._watch.decode.watched(self._autoencoder.decode)(z).sample
+        decode = self._watch.decode.watched(self._autoencoder.decode)
+        frames = self._watch.handing_over(decode)(z).sample
+        now(self.device)
         self._watch.chunk_done()
         return (frames,)
 
@@ -93,8 +97,12 @@ def their_pipeline(subject: Subject, transformer: torch.nn.Module) -> Any:
 class MakeTheirs:
     """Makes chunks with their pipeline."""
 
-    def __init__(self, subject: Subject) -> None:
+    def __init__(self, subject: Subject, *, is_compiled: bool = False) -> None:
+        """`is_compiled`: as the released script does it, minutes for each of the three sizes."""
         self.transformer = their_transformer(subject)
+        if is_compiled:
+            torch.backends.cudnn.benchmark = True
+            self.transformer.compile(mode="max-autotune-no-cudagraphs", dynamic=False)
         self._pipeline = their_pipeline(subject, self.transformer)
         self._steps = _steps(subject)
         # Text keys are part of the transformer's work; encoding the prompt is not.
@@ -103,10 +111,18 @@ class MakeTheirs:
         if subject.sampler.guidance.is_on:
             self._texts["negative_prompt_embeds"] = texts.of("").embedding
 
-    def __call__(self, subject: Subject, num_chunks: int, watch: Watch, file: Path) -> None:
-        """As the examples of its documentation: the whole video, then the file."""
+    def __call__(self, subject: Subject, num_chunks: int, watch: Watch, file: Path) -> float:
+        """As the examples of its documentation: the whole video, then the file, which is there when it is closed."""
         self._pipeline.vae = WatchedAutoencoder(subject.engine.codec.autoencoder, watch)
-        frames = self._pipeline(
+        with watch.transformer.watching(self.transformer):
+            frames = self._frames(subject, num_chunks)
+        with open_sink(file, FPS) as sink:
+            for start in range(0, len(frames), CHUNK_FRAMES):
+                sink.write((frames[start : start + CHUNK_FRAMES] * 255).round().astype(np.uint8))
+        return time.perf_counter()
+
+    def _frames(self, subject: Subject, num_chunks: int) -> np.ndarray:
+        return self._pipeline(
             **self._texts,
             height=subject.height,
             width=subject.width,
@@ -116,9 +132,6 @@ class MakeTheirs:
             output_type="np",
             **self._steps,
         ).frames[0]
-        with open_sink(file, FPS) as sink:
-            for start in range(0, len(frames), CHUNK_FRAMES):
-                sink.write((frames[start : start + CHUNK_FRAMES] * 255).round().astype(np.uint8))
 
 
 def _steps(subject: Subject) -> dict[str, Any]:

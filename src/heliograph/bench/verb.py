@@ -5,13 +5,17 @@ from typing import Any
 
 import click
 
-from heliograph.options import CONTEXT, PixelSize, Steps, model_options
+from heliograph.options import CONTEXT, PixelSize, Steps, model_options, speed_options
 
 
 @click.command(context_settings=CONTEXT)
 @model_options
-@click.option("--random-weights", help="Instead of a model: the shape of one, 14b or 1b, filled with random numbers.")
+@speed_options
+@click.option(
+    "--random-weights", help="Instead of a model: the shape of one, 14b, 1b or small, filled with random numbers."
+)
 @click.option("--against", type=click.Choice(["diffusers"]), help="Do the same work there too, in turn.")
+@click.option("--compile-theirs", is_flag=True, help="Compile diffusers' transformer as the released script does.")
 @click.option("--their-threads", type=click.IntRange(1), help="CPU threads for diffusers.  [default: as ours]")
 @click.option("--steps", type=Steps(), help="Sampling steps on each pyramid level.  [default: the model's]")
 @click.option("--size", type=PixelSize(), help="Height x width in pixels.  [default: the model's]")
@@ -26,6 +30,7 @@ def bench(**options: Any) -> None:
     heliograph bench
     heliograph bench --against diffusers --json bench.json
     heliograph bench --random-weights 14b --against diffusers --steps 1,1,1
+    heliograph bench --random-weights 14b --mode fast --steps 1,1,1
     """
     from heliograph.bench.bench import BenchOptions, run_bench  # noqa: PLC0415 - loads torch
 

@@ -3,7 +3,7 @@
 embedded.json    shares of held-out prompts that were followed, by model and sampling
 bars.json        long videos beside true clips; starts and prompt changes
 checkers.json    how far the checkers can be trusted
-quality.json     what `heliograph evaluate` says of the same prompts
+quality.json     the same videos judged by `heliograph evaluate`, and with their chunks matched
 *.png            contact sheets, written when the videos were made
 """
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from heliograph.embedded.endurance import PROPERTIES
-from heliograph.embedded.evidence_quality import section as quality_section
+from heliograph.embedded.evidence_quality import section
 from heliograph.errors import UserError
 from heliograph.evaluate.plots import curve_plot, number
 from heliograph.evaluate.statistics import share_interval
@@ -68,7 +68,7 @@ def write_evidence(folder: Path, page: Path) -> None:
         ("embedded.json", _following),
         ("bars.json", _bars),
         ("checkers.json", _checkers),
-        ("quality.json", lambda _, folder: [quality_section(folder / "quality.json")]),
+        ("quality.json", lambda found, _: ["", section(found)]),
     )
     if not any((folder / name).exists() for name, _ in parts):
         raise UserError(f"{folder} holds no results; run the scoring phase first")

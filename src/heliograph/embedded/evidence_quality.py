@@ -1,14 +1,10 @@
 """A section of the page of evidence: the embedded model judged by `heliograph evaluate`, from stored results.
 
-`section(Path(RESULTS))` gives it as Markdown; `python -m heliograph.embedded.quality` writes the results.
+`python -m heliograph.embedded.quality` writes the results.
 """
 
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
-
-from heliograph.errors import UserError
 
 RESULTS = "docs/evidence/quality.json"
 
@@ -25,18 +21,8 @@ TRUTH = (
 OTHERS = ("motion", "blend smoothness", "flicker", "frozen", "loop", "scene cuts", "sharpness", "noise")
 
 
-def section(results: Path) -> str:
-    """The section as Markdown, its heading included.
-
-    Raises:
-        UserError: there are no results.
-    """
-    try:
-        found: Mapping[str, Any] = json.loads(results.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{results} cannot be read ({error}); run python -m heliograph.embedded.quality first"
-        ) from error
+def section(found: Mapping[str, Any]) -> str:
+    """The section as Markdown, its heading included, from the contents of `RESULTS`."""
     plan, facts = found["plan"], found["facts"]
     return f"""## Judged by `heliograph evaluate`
 

@@ -123,9 +123,10 @@ def set_attention(transformer: torch.nn.Module, name: str) -> None:
 def _probe(candidate: Candidate, rows: list[Tensor], want: Float[Tensor, "b n k e"]) -> Probe:
     if candidate.package is not None and find_spec(candidate.package) is None:
         return Probe(candidate.name, problem=f"the package {candidate.package} is not installed")
-    attend = partial(dispatch_attention_fn, backend=AttentionBackendName(candidate.name))
+    attend: Attend = partial(dispatch_attention_fn, backend=AttentionBackendName(candidate.name))
+    query, key, value = (x[:, :256] for x in rows)
     try:
-        error = _error(attend(*(x[:, :256] for x in rows)), want)
+        error = _error(attend(query, key, value), want)
         if not error <= candidate.tolerance:
             return Probe(candidate.name, problem=f"its error is {error:.1%}")
         return Probe(candidate.name, seconds=_seconds(attend, rows))

@@ -49,7 +49,8 @@ def choose_decoder(
     if autoencoder.device.type != "cuda" or not can_walk(autoencoder):
         return None
     channels = autoencoder.config.get("decoder_base_dim") or autoencoder.config["base_dim"]
-    passes = passes_within(free_bytes(autoencoder.device), *size, channels, HALF)
+    # The transformer's activations are not alive while a chunk is decoded, but the allocator does not give all back.
+    passes = passes_within(free_bytes(autoencoder.device) * 3 // 4, *size, channels, HALF)
     return WanDecoder(cast("Any", autoencoder), HALF, passes)
 
 
@@ -61,7 +62,7 @@ class SmallDecoder:
         self.dtype = HALF if is_gpu else torch.float32
         # Frame-wise convolutions are fastest on a GPU with the channels of a pixel side by side.
         layout = torch.channels_last if is_gpu else torch.contiguous_format
-        module: nn.Module = network.eval().requires_grad_(requires_grad=False)
+        module: Any = network.eval().requires_grad_(requires_grad=False)  # the library's `to` hides torch's keywords
         module.to(device=autoencoder.device, dtype=self.dtype, memory_format=layout)
         self._network = network
         place = {"device": autoencoder.device, "dtype": torch.float32}

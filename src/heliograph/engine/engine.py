@@ -32,8 +32,7 @@ class Engine:
 
     `pairs_guidance` runs the two branches of guidance as a batch of two: quicker for a small model on a CPU, where a
     pass is many small calls, and of no use where one branch keeps the device busy. `num_threads` are those to run it
-    on where it runs on the CPU. `approximations` are what was
-    given up for speed, in words.
+    on where it runs on the CPU. `approximations` are what was given up for speed, in words.
     """
 
     denoiser: TransformerDenoiser

@@ -77,7 +77,8 @@ class GraphedTransformer:
 
     def _record(self, x: Tensor, timestep: float, text: Tensor, tiers: Tiers | None, memos: Memos) -> Recording:
         self.transformer(x, timestep, text, tiers, memos)  # warms up, and fills the memos
-        own = Memos(*(Memo.of(_copies(memo.items())) for memo in (memos.model, memos.prompt, memos.chunk)))
+        model, prompt, chunk = (Memo.of(_copies(memo.items())) for memo in (memos.model, memos.prompt, memos.chunk))
+        own = Memos(model, prompt, chunk)
         own.model.recall(("time", ANY_TIMESTEP), lambda: _copy(memos.model.value(("time", timestep))))
         kept = x.clone()
 
@@ -113,7 +114,7 @@ def capture_on_gpu() -> Capture:
                 run()
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=pool):
+        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):  # others may go on
             out = run()
         return graph.replay, out
 

@@ -7,6 +7,7 @@ checkpoint's own mapped files into such a stretch by a thread, while the block b
 
 import logging
 import math
+import weakref
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -62,8 +63,13 @@ class Layout:
 
     def bind(self, block: nn.Module, stretch: Bytes) -> None:
         """Let the block's parameters be views of these bytes."""
-        for name, parameter in block.named_parameters():
-            parameter.data = self.pieces[name].within(stretch)
+        for name, piece in self.pieces.items():
+            _put(block, name, piece.within(stretch))
+
+    def empty(self, block: nn.Module) -> None:
+        """Let the block's parameters have no memory."""
+        for name, piece in self.pieces.items():
+            _put(block, name, torch.empty(piece.shape, dtype=piece.dtype, device="meta"))
 
 
 @runtime_checkable
@@ -99,6 +105,7 @@ class HostStore:
                 layout.pieces[name].within(stretch).copy_(parameter.data)
             layout.bind(block, stretch)
             self._stretches.append(stretch)
+        unlock_with(self, self._stretches, device)
 
     def begin(self, number: int) -> None:
         """Nothing is to be done: the bytes are there."""
@@ -126,16 +133,18 @@ class FileStore:
         self._table = tensor_table(folder.part("transformer"))
         size = max(layout.size for layout in layouts)
         self._stretches = [locked(size, device) for _ in range(BLOCKS_IN_FLIGHT)]
+        unlock_with(self, self._stretches, device)
         self._ends: list[torch.cuda.Event | None] = [None] * BLOCKS_IN_FLIGHT
         self._reading: dict[int, tuple[int, Future[None]]] = {}
         self._taken = self._turn = 0
         self._thread = ThreadPoolExecutor(1, "heliograph-blocks")
 
     def begin(self, number: int) -> None:
-        """Read it in the thread."""
+        """Read it in the thread; what a failed forward left in its place is lost."""
         if number not in self._reading:
             place = self._turn % BLOCKS_IN_FLIGHT
             self._turn += 1
+            self._reading = {n: read for n, read in self._reading.items() if read[0] != place}
             self._reading[number] = place, self._thread.submit(self._read, number, place)
 
     def stretch(self, number: int) -> Bytes:
@@ -151,9 +160,7 @@ class FileStore:
 
     def leave(self, number: int, block: nn.Module, layout: Layout) -> None:
         """The parameters have no memory."""
-        for name, parameter in block.named_parameters():
-            piece = layout.pieces[name]
-            parameter.data = torch.empty(piece.shape, dtype=piece.dtype, device="meta")
+        layout.empty(block)
 
     def _read(self, number: int, place: int) -> None:
         if (end := self._ends[place]) is not None:
@@ -193,12 +200,13 @@ class BlockStream:
         if self._following(number) != number:
             self._store.begin(self._following(number))
 
-    def _after(self, number: int, block: nn.Module, *_: Any) -> None:
+    def _after(self, number: int, block: nn.Module, *_results: Any) -> None:
         """The block's work was given to the device: the next one may come beside it."""
         place, _ = self._brought.pop(number)
         if self._stream is not None:
-            self._departures[place] = torch.cuda.Event()
-            self._departures[place].record()  # pyright: ignore[reportOptionalMemberAccess]
+            departure = torch.cuda.Event()
+            departure.record()
+            self._departures[place] = departure
         self._store.leave(number, block, self._layouts[number])
         if self._following(number) != number:
             self._bring(self._following(number))
@@ -244,6 +252,12 @@ def offload_blocks(transformer: HeliosTransformer3DModel, folder: ModelFolder, p
     BlockStream(blocks, layouts, store, device)
 
 
+def _put(block: nn.Module, name: str, tensor: Tensor) -> None:
+    """Another tensor for a parameter; one without memory cannot be given any, so it is replaced."""
+    owner, _, leaf = name.rpartition(".")
+    block.get_submodule(owner).register_parameter(leaf, nn.Parameter(tensor, requires_grad=False))
+
+
 def locked(size: int, device: torch.device) -> Bytes:
     """Host memory that a CUDA device copies from by itself; plain memory for other devices.
 
@@ -251,7 +265,16 @@ def locked(size: int, device: torch.device) -> Bytes:
     """
     stretch = torch.empty(size, dtype=torch.uint8)
     if device.type == "cuda":
-        status = torch.cuda.cudart().cudaHostRegister(stretch.data_ptr(), size, 0)
+        runtime: Any = torch.cuda.cudart()
+        status = runtime.cudaHostRegister(stretch.data_ptr(), size, 0)
         if int(status) != 0:
             logger.warning("the system locks no more memory: blocks come to the device at about half the speed")
     return stretch
+
+
+def unlock_with(owner: object, stretches: Sequence[Bytes], device: torch.device) -> None:
+    """Give page-locked memory back to the system when its owner goes; what still reads it then reads plain memory."""
+    if device.type == "cuda":
+        runtime: Any = torch.cuda.cudart()
+        for stretch in stretches:
+            weakref.finalize(owner, runtime.cudaHostUnregister, stretch.data_ptr()).atexit = False

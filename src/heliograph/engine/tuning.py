@@ -79,12 +79,10 @@ def tuned_transformer(folder: ModelFolder, plan: Plan, speed: SpeedConfig) -> He
         CheckpointError: the weights are missing, damaged or not the model's.
         UserError: what `speed` asks for is not possible here; says why.
     """
-    device = torch.device(plan.device)
     if speed.fp8 and (plan.way in STREAMED or plan.way == "int8 weights"):
         raise UserError(f"fp8 is not possible with {plan.way!r}; leave out --fp8, or use a smaller model")
     if speed.fp8:
-        num_blocks = int(folder.transformer_config.get("num_layers", 40))
-        spared = spared_blocks(num_blocks)
+        spared = spared_blocks(int(folder.transformer_config.get("num_layers", 40)))
         transformer = load_rounded_transformer(
             folder, plan, lambda index, block: None if index in spared else to_float8(block)
         )
@@ -94,12 +92,40 @@ def tuned_transformer(folder: ModelFolder, plan: Plan, speed: SpeedConfig) -> He
         transformer = load_transformer(folder, plan.dtype, plan.place)
     if plan.way in STREAMED:
         offload_blocks(transformer, folder, plan)
-    elif packs(device):
+    tune(transformer, plan, speed)
+    return transformer
+
+
+def tune(transformer: HeliosTransformer3DModel, plan: Plan, speed: SpeedConfig) -> None:
+    """Make a loaded transformer fast on the device of the plan, without changing what it computes.
+
+    Raises:
+        UserError: the attention kernel that is asked for cannot be used here.
+    """
+    device = torch.device(plan.device)
+    if plan.way not in STREAMED and packs(device):
         pack_products(transformer)
-    elif device.type == "cpu" and not speed.fp8:
+    elif plan.way not in STREAMED and device.type == "cpu" and not speed.fp8:
         transformer.run_lean()
     set_attention(transformer, choose_attention(speed.attention, device, plan.dtype, is_rounded=bool(speed.attention8)))
-    return transformer
+
+
+def approximate(transformer: HeliosTransformer3DModel, plan: Plan, speed: SpeedConfig) -> None:
+    """Bring a loaded transformer to 8 bits where `speed` says so.
+
+    Raises:
+        CheckpointError: a layer has an adapter.
+        UserError: there is no 8-bit attention here.
+    """
+    if speed.fp8:
+        transformer.lean = None
+        spared = spared_blocks(len(transformer.blocks))
+        for index, block in enumerate(transformer.blocks):
+            if index not in spared:
+                to_float8(block)
+    if speed.attention8:
+        name = choose_attention("auto", torch.device(plan.device), plan.dtype, is_rounded=True)
+        set_attention(transformer, name)
 
 
 def packs(device: torch.device) -> bool:

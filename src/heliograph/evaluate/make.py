@@ -117,12 +117,9 @@ def made_with(folder: Path) -> dict[str, Any] | None:
 def _make(pipeline: HeliosPipeline, wanted: Wanted, options: MakeOptions, index: int, path: Path, usual: int) -> float:
     """One video; returns the seconds from the prompt to the complete file."""
     began, length = time.perf_counter(), wanted.num_frames or usual
-    session = pipeline.session(
-        wanted.prompt,
-        seed=options.seed + index,
-        match_chunks=options.match_chunks,
-        **_sampling(options),
-    )
+    choices = _sampling(options)
+    choices["seed"] = options.seed + index
+    session = pipeline.session(wanted.prompt, **choices)
     part = path.with_name(f".making-{path.name}")
     with BackgroundSink(open_sink(part, FPS)) as sink:
         for start in range(0, length, CHUNK_FRAMES):
@@ -147,8 +144,13 @@ def _settings(options: MakeOptions, usual: int, pipeline: HeliosPipeline) -> dic
 
 
 def _sampling(options: MakeOptions) -> Choices:
+    """What every video is asked with."""
     return Choices(
-        height=options.height, width=options.width, steps=options.steps, guidance_scale=options.guidance_scale
+        height=options.height,
+        width=options.width,
+        steps=options.steps,
+        guidance_scale=options.guidance_scale,
+        match_chunks=options.match_chunks,
     )
 
 

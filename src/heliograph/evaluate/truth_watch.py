@@ -50,7 +50,7 @@ class TruthWatcher:
         """The record; None for videos of anything but the world."""
         return None if video.record is None else " ".join(str(value) for value in vars(video.record).values())
 
-    def watch(self, video: Video, _shape: Shape, chunk_frames: int) -> "TruthWatch":
+    def watch(self, video: Video, shape: Shape, chunk_frames: int) -> "TruthWatch":
         """Begin with a clip of the world."""
         assert video.record is not None, f"{video.name} has no record"
         return TruthWatch(self._reader, video.record, chunk_frames)

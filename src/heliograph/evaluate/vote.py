@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from heliograph.errors import OutputError, UserError
+from heliograph.evaluate.statistics import share_interval
 from heliograph.evaluate.summary import name_key
 from heliograph.evaluate.videos import Video
 from heliograph.media.target import write_whole
@@ -17,9 +18,6 @@ from heliograph.media.target import write_whole
 Choice = Literal["left", "right", "same"]
 
 CHOICES: tuple[Choice, ...] = ("left", "right", "same")
-
-Z = 1.959964
-"""Standard deviations that hold the middle 95 % of a normal distribution."""
 
 
 @dataclass(frozen=True)
@@ -152,16 +150,8 @@ def count(votes: Sequence[str]) -> Outcome:
     first, second, same = (votes.count(name) for name in ("first", "second", "same"))
     if not first + second:
         return Outcome(first, second, same, None, None, None, None)
-    low, high = wilson(second, first + second)
-    return Outcome(first, second, same, second / (first + second), low, high, sign_test(second, first + second))
-
-
-def wilson(successes: int, tries: int) -> tuple[float, float]:
-    """The 95 % interval of a share (Wilson 1927); it stays within 0 and 1 and is honest for few tries."""
-    share, z2 = successes / tries, Z * Z
-    middle = (share + z2 / (2 * tries)) / (1 + z2 / tries)
-    half = Z / (1 + z2 / tries) * math.sqrt(share * (1 - share) / tries + z2 / (4 * tries * tries))
-    return max(0.0, middle - half), min(1.0, middle + half)
+    share = share_interval(second, first + second)
+    return Outcome(first, second, same, share.mean, share.low, share.high, sign_test(second, first + second))
 
 
 def sign_test(successes: int, tries: int) -> float:

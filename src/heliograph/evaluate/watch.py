@@ -32,15 +32,17 @@ class Watch(Protocol):
 
 @runtime_checkable
 class Watcher(Protocol):
-    """Gives some metrics of any video.
+    """Gives some metrics of any video."""
 
-    Attributes:
-        names: of its metrics.
-        title: what network it is, for the report; "" for none.
-    """
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of its metrics."""
+        ...
 
-    names: tuple[str, ...]
-    title: str
+    @property
+    def title(self) -> str:
+        """What network it is, for the report; "" for none."""
+        ...
 
     def source(self, video: Video) -> str | None:
         """What its scores depend on besides the video and `chunk_frames`: scores of another source are made again.

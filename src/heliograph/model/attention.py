@@ -5,7 +5,7 @@ from typing import Literal
 
 import torch
 from diffusers.models.attention import AttentionModuleMixin
-from diffusers.models.attention_dispatch import dispatch_attention_fn
+from diffusers.models.attention_dispatch import AttentionBackendName, dispatch_attention_fn
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -35,7 +35,7 @@ class TextKeys:
 class KernelChoice:
     """Which attention kernel runs; the library's `set_attention_backend` writes here. None is PyTorch's own."""
 
-    _attention_backend = None
+    _attention_backend: AttentionBackendName | None = None
     _parallel_config = None
 
 

@@ -11,6 +11,7 @@ from heliograph.config import HistoryReuse
 from heliograph.memory import Tier, Tiers
 from heliograph.model.memo import Memo, Memos
 from heliograph.model.transformer import HeliosTransformer3DModel
+from heliograph.transfer import current_device_of
 
 
 @dataclass(frozen=True)
@@ -74,5 +75,6 @@ class TransformerDenoiser:
     def __call__(self, x: Tensor, timestep: float, condition: Condition) -> Float[Tensor, "b c t h w"]:
         """Velocity of `x` (float32) at `timestep`, float32."""
         memos = Memos(self._memo, condition.prompt.memo, condition.context.memo, self.history_reuse)
-        out = self.run(x.to(self.dtype), timestep, condition.prompt.embedding, condition.context.tiers, memos)
+        with current_device_of(x):
+            out = self.run(x.to(self.dtype), timestep, condition.prompt.embedding, condition.context.tiers, memos)
         return out.float()

@@ -34,8 +34,8 @@ def packed(layers: Sequence[nn.Module]) -> tuple[Float[Tensor, "rows d"], Float[
         return None
     rows = sum(layer.out_features for layer in plain)
     return (
-        weights[0].as_strided((rows, weights[0].shape[1]), weights[0].stride()),
-        biases[0].as_strided((rows,), (1,)),
+        weights[0].detach().as_strided((rows, weights[0].shape[1]), weights[0].stride()),
+        biases[0].detach().as_strided((rows,), (1,)),
     )
 
 

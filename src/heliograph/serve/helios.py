@@ -7,7 +7,7 @@ from typing import cast
 import numpy as np
 from jaxtyping import UInt8
 
-from heliograph.config import StartNoise
+from heliograph.config import EXACT, SpeedConfig, StartNoise
 from heliograph.engine.batch import batch_key, next_chunks
 from heliograph.engine.machine import this_machine
 from heliograph.engine.session import Session
@@ -106,7 +106,9 @@ class HeliosMaker:
         self.pipe.session(WARM_PROMPT).next_chunk()
 
 
-def load_maker(model: str, device: str, dtype: str, threads: int | None = None) -> HeliosMaker:
+def load_maker(
+    model: str, device: str, dtype: str, threads: int | None = None, speed: SpeedConfig = EXACT
+) -> HeliosMaker:
     """Load a model and warm it up, in the thread that will own it.
 
     On a CPU it gets the threads that suit it, but leaves one core: that one encodes, answers, and may run the browser.
@@ -116,7 +118,7 @@ def load_maker(model: str, device: str, dtype: str, threads: int | None = None) 
     Raises:
         UserError: the model cannot be loaded.
     """
-    pipe = HeliosPipeline.from_pretrained(model, device=device, dtype=dtype)
+    pipe = HeliosPipeline.from_pretrained(model, device=device, dtype=dtype, speed=speed)
     planned = pipe.engine.num_threads
     use_threads(threads, planned and min(planned, max(1, this_machine(pipe.folder.path).num_cores - 1)))
     maker = HeliosMaker(pipe, Path(model).name or model)

@@ -30,7 +30,7 @@ from heliograph.train.multiscale import MultiscaleConfig, MultiscaleStage
 from heliograph.train.ode import OdeConfig, OdeStage
 from heliograph.train.pairs import PAIRS_FILE, PairSource
 from heliograph.train.parallel import Parallel
-from heliograph.train.presets import TrainConfig
+from heliograph.train.recipe import TrainConfig
 from heliograph.train.roles import Roles, make_heads
 from heliograph.train.stage import Stage
 from heliograph.train.start import load_start, random_network, start_config

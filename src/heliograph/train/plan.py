@@ -24,7 +24,7 @@ from heliograph.train.lora import trained_size
 from heliograph.train.multiscale import MultiscaleConfig
 from heliograph.train.ode import OdeConfig
 from heliograph.train.parallel import Layout, units
-from heliograph.train.presets import TrainConfig
+from heliograph.train.recipe import TrainConfig
 from heliograph.train.roles import make_heads
 from heliograph.train.start import empty_network, start_config
 

@@ -108,6 +108,8 @@ def _prepare_pairs(options: PrepareOptions, parallel: Parallel) -> list[str]:
     text = _text_encoder(folder, parallel.device)
     dtype = torch.bfloat16 if parallel.device.type == "cuda" else torch.float32
     network = load_transformer(folder, dtype, parallel.device)
+    if parallel.device.type == "cpu":
+        network.run_lean()
     teacher = Teacher(
         model=options.model,
         denoiser=TransformerDenoiser(network, parallel.device),

@@ -39,7 +39,8 @@ from heliograph.train.journal import Board, MetricsFile, Recorder, Ticker, has_b
 from heliograph.train.loop import Trainer, Watchers
 from heliograph.train.parallel import Layout, Parallel, joined
 from heliograph.train.plan import TrainPlan, make_plan, this_device
-from heliograph.train.presets import NEGATIVE_PROMPT, StageConfig, TrainConfig, training_preset
+from heliograph.train.presets import NEGATIVE_PROMPT, training_preset
+from heliograph.train.recipe import StageConfig, TrainConfig
 from heliograph.train.samples import ContactSheets, SamplePlan
 
 RUN_FILE = "run.json"

@@ -21,11 +21,11 @@ class Aesthetic:
     def __init__(self, tower: VisionTower, head: nn.Linear, title: str) -> None:
         self.tower, self.head, self.title = tower, head, title
 
-    def source(self, _video: Video) -> str | None:
+    def source(self, video: Video) -> str | None:
         """The weights."""
         return self.title
 
-    def watch(self, _video: Video, _shape: Shape, _chunk_frames: int) -> "AestheticWatch":
+    def watch(self, video: Video, shape: Shape, chunk_frames: int) -> "AestheticWatch":
         """Begin with a video."""
         return AestheticWatch(self)
 

@@ -110,11 +110,11 @@ class Naturalness:
         digest = hashlib.sha256(QUESTION.encode()).hexdigest()[:8]
         self.title = f"{judge.model} at {judge.url}, question {digest}"
 
-    def source(self, _video: Video) -> str | None:
+    def source(self, video: Video) -> str | None:
         """Judge and question."""
         return self.title
 
-    def watch(self, _video: Video, shape: Shape, _chunk_frames: int) -> "NaturalnessWatch":
+    def watch(self, video: Video, shape: Shape, chunk_frames: int) -> "NaturalnessWatch":
         """Begin with a video."""
         return NaturalnessWatch(self.judge, shape.num_frames)
 

@@ -27,7 +27,14 @@ from heliograph.evaluate.networks.amt import AmtS
 from heliograph.evaluate.networks.judge import Judge, Naturalness
 from heliograph.evaluate.networks.semantic import Semantic
 from heliograph.evaluate.networks.smoothness import Smoothness
-from heliograph.evaluate.networks.vit import from_transformers, text_tower, under, vision_tower
+from heliograph.evaluate.networks.vit import (
+    TextTower,
+    VisionTower,
+    from_transformers,
+    text_tower,
+    under,
+    vision_tower,
+)
 from heliograph.evaluate.networks.vocabulary import read_vocabulary
 from heliograph.evaluate.watch import Watcher
 
@@ -158,7 +165,7 @@ def _amt(file: Path) -> AmtS:
     return network.eval().requires_grad_(requires_grad=False)
 
 
-def _viclip(file: Path) -> tuple[nn.Module, nn.Module]:
+def _viclip(file: Path) -> tuple[VisionTower, TextTower]:
     state = _tensors(file)
     state = state.get("model", state)
     return vision_tower(under("vision_encoder.", state)), text_tower(under("text_encoder.", state))

@@ -5,8 +5,9 @@ import hashlib
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from torch import Tensor, nn
+from torch import Tensor
 
+from heliograph.evaluate.networks.vit import TextTower, VisionTower
 from heliograph.evaluate.networks.vocabulary import Vocabulary
 from heliograph.evaluate.networks.windows import clip_pictures, ends, middles
 from heliograph.evaluate.scores import Score
@@ -21,14 +22,14 @@ class Semantic:
 
     names = ("semantic", "semantic drift")
 
-    def __init__(self, vision: nn.Module, text: nn.Module, vocabulary: Vocabulary, title: str) -> None:
+    def __init__(self, vision: VisionTower, text: TextTower, vocabulary: Vocabulary, title: str) -> None:
         self.vision, self.text, self.vocabulary, self.title = vision, text, vocabulary, title
 
     def source(self, video: Video) -> str | None:
         """The weights and the prompt."""
         return f"{self.title} · {hashlib.sha256((video.prompt or '').encode()).hexdigest()[:12]}"
 
-    def watch(self, video: Video, shape: Shape, _chunk_frames: int) -> "SemanticWatch":
+    def watch(self, video: Video, shape: Shape, chunk_frames: int) -> "SemanticWatch":
         """Begin with a video."""
         return SemanticWatch(self, video.prompt, shape.num_frames)
 

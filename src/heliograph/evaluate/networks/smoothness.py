@@ -27,11 +27,11 @@ class Smoothness:
     def __init__(self, network: nn.Module, title: str) -> None:
         self.network, self.title = network, title
 
-    def source(self, _video: Video) -> str | None:
+    def source(self, video: Video) -> str | None:
         """The weights."""
         return self.title
 
-    def watch(self, _video: Video, shape: Shape, _chunk_frames: int) -> "SmoothnessWatch":
+    def watch(self, video: Video, shape: Shape, chunk_frames: int) -> "SmoothnessWatch":
         """Begin with a video."""
         return SmoothnessWatch(self.network, shape.num_frames)
 

@@ -1,0 +1,134 @@
+"""Presets of the embedded model (`runs/embedded.sh`), and arms: the same phase with one idea of the paper left out.
+
+Everything is trained, text encoder included, from nothing, at 64×64 pixels on one CPU core.
+"""
+
+from dataclasses import replace
+
+from heliograph.config import MemoryConfig
+from heliograph.train.adapt import AdaptConfig
+from heliograph.train.adapter import AdapterConfig
+from heliograph.train.corrupt import NO_CORRUPTION, Corruption, PastConfig, StartMix
+from heliograph.train.distill import DistillConfig
+from heliograph.train.dmd import TimeDraw
+from heliograph.train.ema import EmaConfig
+from heliograph.train.gan import GanConfig, HeadSizes
+from heliograph.train.loop import LoopConfig
+from heliograph.train.multiscale import MultiscaleConfig
+from heliograph.train.ode import OdeConfig
+from heliograph.train.recipe import TrainConfig
+from heliograph.train.stage import Optimiser
+from heliograph.train.start import NetworkSizes, StartPoint
+
+NETWORK = NetworkSizes(num_layers=6, num_attention_heads=3, attention_head_dim=64, ffn_dim=768, rope_dim=(24, 20, 20))
+"""4.9 million parameters."""
+
+PAST = PastConfig(StartMix(0.4, 0.1, 0.4), Corruption(noise=0.81, blur=0.09, exposure=0.0))
+
+ADAPT = TrainConfig(
+    name="embedded-adapt",
+    stage=AdaptConfig("logit_normal", PAST, Optimiser(1.5e-3, (0.9, 0.99), 1e-2)),
+    start=StartPoint("tiny"),
+    adapter=None,
+    loop=LoopConfig(
+        500,
+        rate="warmup",
+        warmup_steps=100,
+        precision="bfloat16",
+        checkpoint_every=100,
+        keep_checkpoints=2,
+        seed=50,
+    ),
+    batch_size=8,
+    kind="base",
+    size=(64, 64),
+    network=NETWORK,
+    trains_text=True,
+    layout="replicate",
+    scores_layout="replicate",
+    saves_memory=False,
+)
+"""Stage 1, from scratch."""
+
+MULTISCALE = replace(
+    ADAPT,
+    name="embedded-multiscale",
+    stage=MultiscaleConfig(
+        repeats=(1, 1, 1),
+        past=PAST,
+        optimiser=Optimiser(2e-3, (0.9, 0.99), 1e-2, has_muon=True),
+        emphasis=(4.0, 2.0, 1.0),
+    ),
+    loop=replace(ADAPT.loop, max_steps=5200, rate="cosine", seed=51),
+    batch_size=16,
+    kind="mid",
+    network=None,
+    ema=EmaConfig(0.998, 200),
+)
+"""Stage 2."""
+
+ODE = replace(
+    ADAPT,
+    name="embedded-ode",
+    stage=OdeConfig(num_chunks=2, weight=1.0, optimiser=Optimiser(5e-4, (0.9, 0.99), 1e-3, has_muon=True)),
+    loop=replace(ADAPT.loop, max_steps=400, rate="cosine", warmup_steps=20, seed=52),
+    kind="distilled",
+    network=None,
+    trains_text=False,
+    ema=EmaConfig(0.99, 40),
+)
+"""Stage 3, first half."""
+
+GAN = replace(
+    ODE,
+    name="embedded-gan",
+    stage=DistillConfig(
+        past=PAST,
+        student_corruption=Corruption(noise=0.0, blur=0.0, exposure=0.9, factors=(0.3, 1.7)),
+        teacher_guidance=2.0,
+        student_times=TimeDraw(steps=200),
+        gan=GanConfig(blocks=(1, 3, 5), sizes=HeadSizes(width=64, halvings=1), first_step=200),
+        student_optimiser=Optimiser(1e-4, (0.0, 0.999), 1e-3),
+        critic_optimiser=Optimiser(2e-4, (0.0, 0.999), 1e-3),
+    ),
+    loop=replace(ODE.loop, max_steps=1000, rate="constant", seed=53),
+    batch_size=16,
+    scores=StartPoint("tiny"),
+    critic=AdapterConfig(32),
+    ema=EmaConfig(0.99, 200),
+)
+"""Stage 3, second half; its teacher (`--scores`) is a model of stage 1. Never run to its end."""
+
+EMBEDDED = (
+    ADAPT,
+    MULTISCALE,
+    ODE,
+    replace(GAN, name="embedded-dmd", stage=replace(GAN.stage, gan=None)),
+    GAN,
+    replace(GAN, name="embedded-gan-uniform", stage=replace(GAN.stage, student_times=TimeDraw())),
+)
+"""All phases; the last, with uniform times, is the arm of stage 3 without coarse to fine."""
+
+ARM = replace(
+    MULTISCALE,
+    name="arm-full",
+    stage=replace(MULTISCALE.stage, optimiser=replace(MULTISCALE.stage.optimiser, learning_rate=1e-3)),
+    loop=replace(MULTISCALE.loop, max_steps=300, seed=54),
+    ema=EmaConfig(0.98, 50),
+)
+"""What every arm is compared with: stage 2 continued from the embedded model for a budget that one CPU core has."""
+
+ARMS = (
+    ARM,
+    replace(ARM, name="arm-no-corruption", stage=replace(ARM.stage, past=replace(PAST, corruption=NO_CORRUPTION))),
+    replace(ARM, name="arm-no-anchor", memory=MemoryConfig(keeps_anchor=False)),
+    replace(ARM, name="arm-no-compression", memory=MemoryConfig(long=1, mid=1, short=17)),
+    replace(
+        ARM,
+        name="arm-no-pyramid",
+        stage=AdaptConfig("logit_normal", PAST, ARM.stage.optimiser),
+        kind="base",
+    ),
+)
+"""Stage 2 with one idea left out: each starts from the same weights, sees as many of the same clips, and is sampled as
+it was trained. Without compression 17 of 19 remembered frames come in full."""

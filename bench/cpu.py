@@ -54,8 +54,9 @@ The shipped schedule has guidance: diffusers runs the network twice in every ste
 as a batch of two, and not at all in the first two steps of a chunk, whose velocity CFG-Zero* sets to zero. Without
 guidance both ask equally often.
 
-heliograph runs on one thread (and one for decoding, one for encoding), diffusers on one, and on two that spin while
-they wait, which is what PyTorch does by itself on two cores that nobody else wants.
+heliograph runs on one thread (and one for decoding, one for encoding), diffusers on one; rows of two threads are
+diffusers on two that spin while they wait, which is what PyTorch does by itself on two cores. `chunk` is the time from
+one chunk handed over to the next: of heliograph's the last is there at once, decoded beside the one before.
 """
 
 TARGETS = {"end to end": 2.0}
@@ -70,10 +71,11 @@ def main() -> None:
     options.add_argument("--seconds", type=float, default=30.0, help="Length of the video made from nothing.")
     options.add_argument("--their-threads", type=int, nargs="*", default=list(THEIRS), choices=list(THEIRS))
     options.add_argument("--append", action="store_true", help="Add rows to those of the file, no videos.")
+    options.add_argument("--note", default="", help="What a reader of the page has to know about this measurement.")
     options.add_argument("--dtypes", nargs="*", default=["float32", "bfloat16"])
     chosen = options.parse_args()
     file = chosen.target.with_suffix(".json")
-    results: dict[str, Any] = {"ratios": [], "videos": []}
+    results: dict[str, Any] = {"note": chosen.note, "ratios": [], "videos": []}
     if chosen.append and file.exists():
         results = json.loads(file.read_text())
     for threads, more in () if chosen.append else ((None, []), (None, DEMO), (2, [])):
@@ -100,10 +102,12 @@ def compared(name: str, dtype: str, their_threads: int, rounds: int) -> dict[str
         before = busy_seconds()
         subprocess.run([*command, "--json", str(file), *arguments], check=True, capture_output=True, env=environment)
         taken = [after - start for start, after in zip(before, busy_seconds(), strict=True)]
+        measured = json.loads(file.read_text())
+        measured["command"] = measured["command"].replace(f"{folder}/", "")
         return {
             "schedule": name,
             "cores_taken_by_others": max(0.0, taken[0] - taken[1]) / taken[2],
-            **json.loads(file.read_text()),
+            **measured,
             "their_wait_policy": THEIRS[their_threads],
         }
 
@@ -172,6 +176,7 @@ def table(results: dict[str, Any]) -> str:
         f"Cores that other programs took meanwhile: {min(others):.2f} to {max(others):.2f} of {os.cpu_count()}.",
         "",
     ]
+    lines += [results["note"], ""] if results.get("note") else []
     lines += [
         "| schedule | guidance | dtype | threads, ours / theirs | heliograph frames/s | diffusers frames/s "
         "| end to end | chunk | transformer | decode | chunk ms (low-high): ours | theirs |",

@@ -7,6 +7,7 @@ ratios (A-B-B-A), `heliograph generate` for a video from nothing. About four min
 import argparse
 import json
 import os
+import resource
 import shlex
 import subprocess
 import sys
@@ -53,8 +54,9 @@ The shipped schedule has guidance: diffusers runs the network twice in every ste
 as a batch of two, and not at all in the first two steps of a chunk, whose velocity CFG-Zero* sets to zero. Without
 guidance both ask equally often.
 
-heliograph runs on one thread (and one for decoding, one for encoding), diffusers on one, and on two that spin while
-they wait, which is what PyTorch does by itself on two cores that nobody else wants.
+heliograph runs on one thread (and one for decoding, one for encoding), diffusers on one; rows of two threads are
+diffusers on two that spin while they wait, which is what PyTorch does by itself on two cores. `chunk` is the time from
+one chunk handed over to the next: of heliograph's the last is there at once, decoded beside the one before.
 """
 
 TARGETS = {"end to end": 2.0}
@@ -68,10 +70,15 @@ def main() -> None:
     options.add_argument("--rounds", type=int, default=3)
     options.add_argument("--seconds", type=float, default=30.0, help="Length of the video made from nothing.")
     options.add_argument("--their-threads", type=int, nargs="*", default=list(THEIRS), choices=list(THEIRS))
+    options.add_argument("--append", action="store_true", help="Add rows to those of the file, no videos.")
+    options.add_argument("--note", default="", help="What a reader of the page has to know about this measurement.")
     options.add_argument("--dtypes", nargs="*", default=["float32", "bfloat16"])
     chosen = options.parse_args()
-    results: dict[str, Any] = {"load_average_before": os.getloadavg()[0], "ratios": [], "videos": []}
-    for threads, more in ((None, []), (None, DEMO), (2, [])):
+    file = chosen.target.with_suffix(".json")
+    results: dict[str, Any] = {"note": chosen.note, "ratios": [], "videos": []}
+    if chosen.append and file.exists():
+        results = json.loads(file.read_text())
+    for threads, more in () if chosen.append else ((None, []), (None, DEMO), (2, [])):
         results["videos"].append(video(chosen.seconds, threads, more))
         print(results["videos"][-1], flush=True)
     for threads in chosen.their_threads:
@@ -80,9 +87,8 @@ def main() -> None:
                 row = compared(name, dtype, threads, chosen.rounds)
                 results["ratios"].append(row)
                 print(name, dtype, threads, row["ratios"], flush=True)
-    results["load_average_after"] = os.getloadavg()[0]
-    chosen.target.with_suffix(".json").write_text(json.dumps(results, indent=1) + "\n")
-    chosen.target.with_suffix(".md").write_text(table(results))
+                file.write_text(json.dumps(results, indent=1) + "\n")
+                chosen.target.with_suffix(".md").write_text(table(results))
 
 
 def compared(name: str, dtype: str, their_threads: int, rounds: int) -> dict[str, Any]:
@@ -93,8 +99,24 @@ def compared(name: str, dtype: str, their_threads: int, rounds: int) -> dict[str
         command = [*heliograph("bench"), "--against", "diffusers", "--dtype", dtype]
         command += ["--their-threads", str(their_threads), "--rounds", str(rounds), "--chunks", str(chunks)]
         environment = unset_threads() | {"OMP_WAIT_POLICY": THEIRS[their_threads]}
+        before = busy_seconds()
         subprocess.run([*command, "--json", str(file), *arguments], check=True, capture_output=True, env=environment)
-        return {"schedule": name, **json.loads(file.read_text()), "their_wait_policy": THEIRS[their_threads]}
+        taken = [after - start for start, after in zip(before, busy_seconds(), strict=True)]
+        measured = json.loads(file.read_text())
+        measured["command"] = measured["command"].replace(f"{folder}/", "")
+        return {
+            "schedule": name,
+            "cores_taken_by_others": max(0.0, taken[0] - taken[1]) / taken[2],
+            **measured,
+            "their_wait_policy": THEIRS[their_threads],
+        }
+
+
+def busy_seconds() -> tuple[float, float, float]:
+    """CPU seconds of all programs, those of programs started here and ended, and the clock."""
+    every = psutil.cpu_times()
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return every.user + every.nice + every.system, used.ru_utime + used.ru_stime, time.perf_counter()
 
 
 def unset_threads() -> dict[str, str]:
@@ -149,10 +171,12 @@ def table(results: dict[str, Any]) -> str:
     ]
     facts = ("device", "python", "torch", "diffusers", "heliograph", "commit")
     lines = [PREFACE, "| | |", "| --- | --- |", *(f"| {name} | {first[name]} |" for name in facts), ""]
+    others = [row["cores_taken_by_others"] for row in results["ratios"]]
     lines += [
-        f"Load average before {results['load_average_before']:.1f}, after {results['load_average_after']:.1f}.",
+        f"Cores that other programs took meanwhile: {min(others):.2f} to {max(others):.2f} of {os.cpu_count()}.",
         "",
     ]
+    lines += [results["note"], ""] if results.get("note") else []
     lines += [
         "| schedule | guidance | dtype | threads, ours / theirs | heliograph frames/s | diffusers frames/s "
         "| end to end | chunk | transformer | decode | chunk ms (low-high): ours | theirs |",

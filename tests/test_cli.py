@@ -117,6 +117,7 @@ def test_memory_is_flat_after_the_first_minute_of_ten(tmp_path: Path, model: tup
         (("a", "-o", "out.avi"), ".mp4, .gif, .png, .npy"),
         (("a", "-o", "missing/out.mp4"), "missing"),
         (("a", "--latents-only", "-o", "out.mp4"), ".npy"),
+        (("a", "--latents-only", "--match-chunks"), "--latents-only makes none"),
         (("a", "--device", "tpu"), "tpu"),
         (("a", "--dtype", "int3"), "int3"),
         (("a", "--nonsense"), "--nonsense"),

@@ -6,10 +6,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from click.testing import CliRunner
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 from safetensors.torch import save_file
 
 from heliograph.autoencoder import FastAutoencoder
+from heliograph.cli import app
 from heliograph.config import EXACT, SpeedConfig
 from heliograph.engine import tuning
 from heliograph.engine.attention import (
@@ -25,6 +27,7 @@ from heliograph.engine.decoders import SmallDecoder, choose_decoder
 from heliograph.engine.placement import Plan
 from heliograph.engine.tuning import choose_runner, device_for_vae, resolved
 from heliograph.errors import CheckpointError, UserError
+from heliograph.generate import GenerateOptions
 from heliograph.pipeline import HeliosPipeline
 from heliograph.vae import LatentCodec
 from heliograph.wan_decoder import WanDecoder
@@ -197,3 +200,13 @@ def test_an_engine_says_what_it_approximates(fast_folder: Path) -> None:
     assert len(fast.engine.approximations) == 2
     got, want = (one.session("a boat", seed=1).next_turn().latents for one in (fast, exact))
     assert 1e-4 < relative_error(got, want) < 1
+
+
+def test_the_command_line_hands_the_switches_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[GenerateOptions] = []
+    monkeypatch.setattr("heliograph.generate.run_generate", seen.append)
+    words = "generate fish --mode fast --no-fp8 --history-reuse chunk --vae-device cpu --runner eager"
+    result = CliRunner().invoke(app, words.split())
+    assert result.exit_code == 0, result.output
+    given = SpeedConfig(mode="fast", fp8=False, history_reuse="chunk", vae_device="cpu", runner="eager")
+    assert [options.speed for options in seen] == [given]

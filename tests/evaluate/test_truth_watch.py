@@ -39,6 +39,9 @@ def test_a_true_clip_follows_its_prompt_and_another_does_not(tmp_path: Path) -> 
     assert scores["true.mp4"]["prompt following"] == 1 and scores["true.mp4"]["identity"] == 1
     assert scores["false.mp4"]["colour right"] == scores["false.mp4"]["time right"] == 0
     assert scores["false.mp4"]["scene right"] == 1
+    right = report.folders[0].mean("colour right")
+    assert right is not None and right.low is not None and right.high is not None
+    assert right.mean == 0.5 and 0 < right.low < 0.1 and 0.9 < right.high < 1  # two videos say little
     assert "Ground truth" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     again = (tmp_path / "out" / "scores.jsonl").stat().st_size
     run_evaluate(EvaluateOptions((folder,), tmp_path / "out", None, 12), lambda _: None)

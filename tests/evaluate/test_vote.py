@@ -137,26 +137,27 @@ def test_a_person_votes_with_the_keyboard_in_a_browser(folders: tuple[Path, Path
     ]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as server:
-        assert server.stdout is not None
-        address = server.stdout.readline().split()[2]
-        with chromium() as browser:
-            wait = WebDriverWait(browser, 20)
-            browser.get(address)
+        try:
+            assert server.stdout is not None
+            address = server.stdout.readline().split()[2]
+            with chromium() as browser:
+                wait = WebDriverWait(browser, 60)
+                browser.get(address)
 
-            def done() -> str:
-                return browser.find_element(By.ID, "count").text
+                def done() -> str:
+                    return browser.find_element(By.ID, "count").text
 
-            for index, key in enumerate([Keys.ARROW_LEFT, "2", Keys.ARROW_DOWN, Keys.ARROW_RIGHT]):
-                wait.until(lambda _, index=index: done() == f"{index} of 4")
-                playing = "return [...document.querySelectorAll('video')].every((v) => v.readyState >= 2 && !v.paused)"
-                wait.until(lambda b, playing=playing: b.execute_script(playing))
-                if index == 0:
-                    browser.save_screenshot(str(tmp_path / "vote.png"))
-                ActionChains(browser).send_keys(key).perform()
-            wait.until(lambda _: done() == "4 of 4")
-            assert "is preferred to first" in browser.find_element(By.ID, "end").text
-            assert [log for log in browser.get_log("browser") if log["level"] == "SEVERE"] == []
-        server.send_signal(signal.SIGINT)
-        rest = server.stdout.read()
-        server.wait(20)
+                for index, key in enumerate([Keys.ARROW_LEFT, "2", Keys.ARROW_DOWN, Keys.ARROW_RIGHT]):
+                    wait.until(lambda _, index=index: done() == f"{index} of 4")
+                    playing = "return [...document.querySelectorAll('video')].every((v) => v.readyState >= 2)"
+                    wait.until(lambda b, playing=playing: b.execute_script(playing))
+                    ActionChains(browser).send_keys(key).perform()
+                wait.until(lambda _: done() == "4 of 4")
+                assert "is preferred to first" in browser.find_element(By.ID, "end").text
+                assert [log for log in browser.get_log("browser") if log["level"] == "SEVERE"] == []
+            server.send_signal(signal.SIGINT)
+            rest = server.stdout.read()
+            server.wait(60)
+        finally:
+            server.kill()  # whatever failed, nothing is left running
     assert "4 of 4 votes" in rest and server.returncode in (0, 130)

@@ -24,12 +24,14 @@ OTHERS = ("motion", "blend smoothness", "flicker", "frozen", "loop", "scene cuts
 def section(found: Mapping[str, Any]) -> str:
     """The section as Markdown, its heading included, from the contents of `RESULTS`."""
     plan, facts = found["plan"], found["facts"]
+    made = found["folders"][NAMES[0]]["made"]
+    model = made["settings"]["fingerprint"][:12] if made else "unknown"
     return f"""## Judged by `heliograph evaluate`
 
-{plan["num_prompts"]} held-out prompts, {plan["num_chunks"]} chunks each, commit {facts["commit"]}, written by
+{plan["num_prompts"]} held-out prompts, {plan["num_chunks"]} chunks each, model {model}, commit {facts["commit"]}, by
 `python -m heliograph.embedded.quality`. `plain` is as the model makes them, `matched` the same with `--match-chunks`,
 `ceiling` true clips through the model's autoencoder; all are H.264 files. Means over videos with the middle 95 % of
-their bootstrap, and in brackets how many videos have the metric.
+their bootstrap (Wilson's interval for what is right or wrong), and in brackets how many videos have the metric.
 
 ### Ground truth
 

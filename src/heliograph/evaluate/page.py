@@ -47,7 +47,8 @@ def write_page(report: Report, path: Path) -> None:
 
 def page(report: Report) -> str:
     """The whole page."""
-    title = " and ".join(escape(folder.name) for folder in report.folders)
+    *first, last = (escape(folder.name) for folder in report.folders)
+    title = f"{', '.join(first)} and {last}" if first else last
     body = "".join(
         [
             f"<h1>Evaluation of {title}</h1>{_counts(report)}",

@@ -129,7 +129,7 @@ def _no_networks(columns: int) -> str:
 def _note(report: Report) -> str:
     note = (
         "<p>Means over videos, each a dot; in brackets the middle 95 % of their bootstrap, which says little for fewer "
-        "than about ten videos.</p>"
+        "than about ten videos. Of what is right or wrong the brackets are Wilson's interval of a share.</p>"
     )
     if report.comparison:
         num = max(one.test.difference.num for one in report.comparison)

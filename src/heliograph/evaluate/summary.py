@@ -11,7 +11,7 @@ from heliograph.evaluate.every import EVERY
 from heliograph.evaluate.frechet import Distance
 from heliograph.evaluate.heliosbench import CORRECTED, REFERENCE, RULES, Scorecard, long_scorecard
 from heliograph.evaluate.scores import Scored
-from heliograph.evaluate.statistics import Interval, PairedTest, holm, interval, paired_test
+from heliograph.evaluate.statistics import Interval, PairedTest, holm, interval, paired_test, share_interval
 from heliograph.evaluate.videos import Video
 from heliograph.evaluate.wanted import bench_id
 
@@ -58,8 +58,10 @@ class Folder:
         return [value for judged in self.videos if (value := value_of(judged, metric)) is not None]
 
     def mean(self, metric: str) -> Interval | None:
-        """Its mean over videos; None where no video has it."""
+        """Its mean over videos; None where no video has it. What is right or wrong has the interval of a share."""
         values = self.values(metric)
+        if values and metric.endswith(" right"):
+            return share_interval(round(sum(values)), len(values))
         return interval(values) if values else None
 
 

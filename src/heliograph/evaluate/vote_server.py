@@ -21,7 +21,7 @@ PAGE = Path(__file__).with_name("vote.html")
 
 HEADERS = {
     "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'self' 'unsafe-inline'; media-src 'self'",
+    "Content-Security-Policy": "default-src 'self' 'unsafe-inline'; media-src 'self'; img-src 'self' data:",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
 }

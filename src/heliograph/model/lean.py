@@ -215,5 +215,5 @@ def _mix(
     query: Float[Tensor, "b n k e"], key: Float[Tensor, "b m k e"], value: Float[Tensor, "b m k e"]
 ) -> Float[Tensor, "b n d"]:
     """softmax(q·kᵀ/√e)·v, heads joined."""
-    mixed = F.scaled_dot_product_attention(*(x.transpose(1, 2) for x in (query, key, value)))
+    mixed = F.scaled_dot_product_attention(query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2))
     return mixed.transpose(1, 2).flatten(2)

@@ -34,10 +34,27 @@ class Grid:
     w: int
 
 
-def patch_conv(channels: int, dim: int, patch: Patch, factor: int) -> nn.Conv3d:
+class PatchConv(nn.Conv3d):
+    """A convolution whose kernel is its stride; in float32 on a CPU, the product that it is, several times faster.
+
+    Half precision is left to the library, so that it is rounded where the library rounds it.
+    """
+
+    def forward(self, x: Float[Tensor, "b c t2 h2 w2"]) -> Float[Tensor, "b d t h w"]:
+        """One token for each patch; all axes are whole multiples of the kernel."""
+        if x.device.type != "cpu" or x.dtype != torch.float32:
+            return super().forward(x)
+        i, j, k = self.kernel_size
+        t, h, w = x.shape[2] // i, x.shape[3] // j, x.shape[4] // k
+        patches = rearrange(x, "b c (t i) (h j) (w k) -> b (t h w) (c i j k)", i=i, j=j, k=k)
+        tokens = F.linear(patches, self.weight.flatten(1), self.bias)
+        return rearrange(tokens, "b (t h w) d -> b d t h w", t=t, h=h, w=w)
+
+
+def patch_conv(channels: int, dim: int, patch: Patch, factor: int) -> PatchConv:
     """The convolution that turns `factor`·patch cells into one token: kernel and stride alike."""
     kernel = (patch[0] * factor, patch[1] * factor, patch[2] * factor)
-    return nn.Conv3d(channels, dim, kernel_size=kernel, stride=kernel)
+    return PatchConv(channels, dim, kernel_size=kernel, stride=kernel)
 
 
 def to_tokens(conv: nn.Module, latents: Float[Tensor, "b c t h w"]) -> tuple[Float[Tensor, "b n d"], Grid]:
@@ -48,13 +65,8 @@ def to_tokens(conv: nn.Module, latents: Float[Tensor, "b c t h w"]) -> tuple[Flo
     base = getattr(conv, "base_layer", conv)
     assert isinstance(base, nn.Conv3d), base
     t, h, w = base.kernel_size
-    cells = pad_to_multiple(latents, (t, h, w))
-    grid = Grid(cells.shape[2] // t, cells.shape[3] // h, cells.shape[4] // w)
-    if conv is not base:
-        return rearrange(conv(cells), "b d t h w -> b (t h w) d"), grid
-    # Kernel and stride are alike, so it is one matrix product; as a convolution it takes several times as long.
-    patches = rearrange(cells, "b c (t i) (h j) (w k) -> b (t h w) (c i j k)", i=t, j=h, k=w)
-    return F.linear(patches, base.weight.flatten(1), base.bias), grid
+    tokens = conv(pad_to_multiple(latents, (t, h, w)))
+    return rearrange(tokens, "b d t h w -> b (t h w) d"), Grid(*tokens.shape[2:])
 
 
 def from_tokens(tokens: Float[Tensor, "b n q"], grid: Grid, patch: Patch) -> Float[Tensor, "b c t h w"]:

@@ -67,7 +67,7 @@ def run_bench(options: BenchOptions, tell: Tell) -> Report:
         work()
     told = [_told(name, work, tell) for name, work in works.items()]
     results = in_turn(told, options.rounds)
-    torch.set_num_threads(ours)
+    torch.set_num_threads(count)
     figures = tuple(Figures.of(name, runs) for name, runs in zip(works, results, strict=True))
     report = Report(subject, figures, options.rounds, options.chunks, ("heliograph", *sys.argv[1:]))
     if options.json_file is not None:

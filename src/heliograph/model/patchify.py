@@ -35,7 +35,7 @@ class Grid:
 
 
 class PatchConv(nn.Conv3d):
-    """A convolution whose kernel is its stride; in float32 on a CPU, the matrix product that it is, several times faster.
+    """A convolution whose kernel is its stride; in float32 on a CPU the matrix product that it is, which is faster.
 
     Half precision is left to the library, so that it is rounded where the library rounds it.
     """

@@ -192,7 +192,7 @@ def _software(machine: Machine) -> Software:
 def _kernels(machine: Machine) -> tuple[Kernel, ...]:
     """Attention kernels: tried out where there is a CUDA device, else what they would need."""
     device = next((device for device in machine.devices if device.kind == "cuda"), None)
-    if device is None:
+    if device is None or not torch.cuda.is_available():  # a machine that is only described has nothing to try
         own = Kernel("native", is_available=True, note="PyTorch's own, the only one without an NVIDIA GPU")
         return own, *(_kernel(needs, machine) for needs in KERNELS)
     place, dtype = torch.device(device.name), torch.bfloat16 if device.has_bf16 else torch.float16

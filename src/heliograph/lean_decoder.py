@@ -33,6 +33,11 @@ class LeanDecoder:
         self._middle, self._leave = (weights["middle"], bias["middle"]), weights["leave"]
         self._basis, self._mean, self._kind = autoencoder.basis.detach(), autoencoder.mean.detach(), kind
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the network's correction is computed in."""
+        return self._kind
+
     @torch.no_grad()
     def decode(self, z: Float[Tensor, "b c t h w"], /) -> Float[Tensor, "b 3 f h8 w8"]:
         """The 1 + 4·(t − 1) frames of a chunk's latents, in [-1, 1]."""

@@ -1,6 +1,7 @@
 """The embedded model: it is there and complete, small, loads as trained, and does what its card says it does.
 
-Recorded on 40 prompts (docs/evidence.md): scene and hour 100 %, colour 97 %. Asserted well below, on 4 short videos.
+Recorded on 200 prompts of three chunks (docs/evidence.md): scene, hour and colour 98 % or more, kind 90 %. Asserted with
+a margin below, on 20 fixed prompts of one chunk.
 """
 
 from pathlib import Path
@@ -36,14 +37,15 @@ def test_it_says_that_it_is_trained_and_how_it_is_sampled(pipeline):
     assert not pipeline.is_random
     assert pipeline.engine.size == (64, 64)
     assert pipeline.engine.sampler.steps == (6, 6, 6)
-    assert pipeline.engine.sampler.guidance.scale == 1.5
+    assert pipeline.engine.sampler.guidance.scale == 2.5
 
 
-def test_scene_hour_and_colour_are_mostly_as_asked(pipeline):
-    shares = score(pipeline, ScorePlan(num_prompts=4, num_chunks=1)).shares
-    assert shares["scene"] >= 0.75
-    assert shares["time"] >= 0.75
-    assert shares["colour"] >= 0.5
+def test_twenty_prompts_are_followed_nearly_as_often_as_recorded(pipeline):
+    shares = score(pipeline, ScorePlan(num_prompts=20, num_chunks=1)).shares
+    assert shares["scene"] >= 0.9
+    assert shares["time"] >= 0.9
+    assert shares["colour"] >= 0.85
+    assert shares["kind"] >= 0.7
 
 
 def test_the_prompt_decides_and_the_seed_repeats(pipeline):

@@ -50,15 +50,17 @@ ADAPT = TrainConfig(
 )
 """Stage 1, from scratch."""
 
+MULTISCALE_STAGE = MultiscaleConfig(
+    repeats=(1, 1, 1),
+    past=PAST,
+    optimiser=Optimiser(2e-3, (0.9, 0.99), 1e-2, has_muon=True),
+    emphasis=(4.0, 2.0, 1.0),
+)
+
 MULTISCALE = replace(
     ADAPT,
     name="embedded-multiscale",
-    stage=MultiscaleConfig(
-        repeats=(1, 1, 1),
-        past=PAST,
-        optimiser=Optimiser(2e-3, (0.9, 0.99), 1e-2, has_muon=True),
-        emphasis=(4.0, 2.0, 1.0),
-    ),
+    stage=MULTISCALE_STAGE,
     loop=replace(ADAPT.loop, max_steps=5200, rate="cosine", seed=51),
     batch_size=16,
     kind="mid",
@@ -79,18 +81,20 @@ ODE = replace(
 )
 """Stage 3, first half."""
 
+GAN_STAGE = DistillConfig(
+    past=PAST,
+    student_corruption=Corruption(noise=0.0, blur=0.0, exposure=0.9, factors=(0.3, 1.7)),
+    teacher_guidance=2.0,
+    student_times=TimeDraw(steps=200),
+    gan=GanConfig(blocks=(1, 3, 5), sizes=HeadSizes(width=64, halvings=1), first_step=200),
+    student_optimiser=Optimiser(1e-4, (0.0, 0.999), 1e-3),
+    critic_optimiser=Optimiser(2e-4, (0.0, 0.999), 1e-3),
+)
+
 GAN = replace(
     ODE,
     name="embedded-gan",
-    stage=DistillConfig(
-        past=PAST,
-        student_corruption=Corruption(noise=0.0, blur=0.0, exposure=0.9, factors=(0.3, 1.7)),
-        teacher_guidance=2.0,
-        student_times=TimeDraw(steps=200),
-        gan=GanConfig(blocks=(1, 3, 5), sizes=HeadSizes(width=64, halvings=1), first_step=200),
-        student_optimiser=Optimiser(1e-4, (0.0, 0.999), 1e-3),
-        critic_optimiser=Optimiser(2e-4, (0.0, 0.999), 1e-3),
-    ),
+    stage=GAN_STAGE,
     loop=replace(ODE.loop, max_steps=1000, rate="constant", seed=53),
     batch_size=16,
     scores=StartPoint("tiny"),
@@ -103,16 +107,18 @@ EMBEDDED = (
     ADAPT,
     MULTISCALE,
     ODE,
-    replace(GAN, name="embedded-dmd", stage=replace(GAN.stage, gan=None)),
+    replace(GAN, name="embedded-dmd", stage=replace(GAN_STAGE, gan=None)),
     GAN,
-    replace(GAN, name="embedded-gan-uniform", stage=replace(GAN.stage, student_times=TimeDraw())),
+    replace(GAN, name="embedded-gan-uniform", stage=replace(GAN_STAGE, student_times=TimeDraw())),
 )
 """All phases; the last, with uniform times, is the arm of stage 3 without coarse to fine."""
+
+ARM_STAGE = replace(MULTISCALE_STAGE, optimiser=replace(MULTISCALE_STAGE.optimiser, learning_rate=1e-3))
 
 ARM = replace(
     MULTISCALE,
     name="arm-full",
-    stage=replace(MULTISCALE.stage, optimiser=replace(MULTISCALE.stage.optimiser, learning_rate=1e-3)),
+    stage=ARM_STAGE,
     loop=replace(MULTISCALE.loop, max_steps=300, seed=54),
     ema=EmaConfig(0.98, 50),
 )
@@ -120,13 +126,13 @@ ARM = replace(
 
 ARMS = (
     ARM,
-    replace(ARM, name="arm-no-corruption", stage=replace(ARM.stage, past=replace(PAST, corruption=NO_CORRUPTION))),
+    replace(ARM, name="arm-no-corruption", stage=replace(ARM_STAGE, past=replace(PAST, corruption=NO_CORRUPTION))),
     replace(ARM, name="arm-no-anchor", memory=MemoryConfig(keeps_anchor=False)),
     replace(ARM, name="arm-no-compression", memory=MemoryConfig(long=1, mid=1, short=17)),
     replace(
         ARM,
         name="arm-no-pyramid",
-        stage=AdaptConfig("logit_normal", PAST, ARM.stage.optimiser),
+        stage=AdaptConfig("logit_normal", PAST, ARM_STAGE.optimiser),
         kind="base",
     ),
 )

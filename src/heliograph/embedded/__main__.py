@@ -191,6 +191,18 @@ def steering(model: str, results: Path, videos: int) -> None:
 
 
 @commands.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--model", default="tiny", show_default=True)
+@click.option("--chunks", default=4, show_default=True)
+def films(file: Path, model: str, chunks: int) -> None:
+    """Write the films of the README, side by side, as an animation."""
+    from heliograph.embedded.results import films as make  # noqa: PLC0415 - loads torch
+    from heliograph.pipeline import HeliosPipeline  # noqa: PLC0415
+
+    make(HeliosPipeline.from_pretrained(model), chunks).save(file, overwrite=True)
+
+
+@commands.command()
 @click.argument("results", type=click.Path(path_type=Path))
 @click.option("--clips", default=300, show_default=True)
 @click.option("--size", default=128, show_default=True, help="Pixels of a side.")

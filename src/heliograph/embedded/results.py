@@ -12,8 +12,9 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from heliograph.media.target import write_whole
-from heliograph.pipeline import HeliosPipeline
+from heliograph.pipeline import HeliosPipeline, Video
 from heliograph.revision import revision
+from heliograph.shapes import CHUNK_FRAMES
 
 
 def merge_results(file: Path, entries: Mapping[str, Any]) -> None:
@@ -48,3 +49,19 @@ def write_film(file: Path, looks: Sequence[UInt8[np.ndarray, "f h w 3"]], scale:
     picture = Image.fromarray(np.concatenate([rearrange(frames, "f h w c -> h (f w) c") for frames in looks]))
     file.parent.mkdir(parents=True, exist_ok=True)
     picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST).save(file)
+
+
+FILMS = (
+    ("a big pink balloon floats over the snowy mountains by day", 3),
+    ("a big red fish swims over a coral reef by day", 0),
+    ("a big white boat sails to the right on the sea at night", 0),
+)
+"""Prompts and seeds of the films that the README shows: three scenes that the model does well and badly alike."""
+
+
+def films(pipeline: HeliosPipeline, num_chunks: int, scale: int = 3) -> Video:
+    """The films side by side, each pixel `scale` times as large."""
+    length = num_chunks * CHUNK_FRAMES
+    videos = [pipeline(prompt, num_frames=length, seed=seed) for prompt, seed in FILMS]
+    frames = np.concatenate([video.frames for video in videos], axis=2)
+    return Video(frames.repeat(scale, axis=1).repeat(scale, axis=2), videos[0].fps)

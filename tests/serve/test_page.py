@@ -8,6 +8,7 @@ from selenium.webdriver import Chrome, Keys
 from selenium.webdriver.common.by import By
 
 from heliograph.serve.settings import Limits
+from heliograph.shapes import CHUNK_FRAMES, FPS
 from tests.serve.browser import Page
 from tests.serve.harness import HTTP, Running, running, wait_for
 from tests.serve.test_videos import frames_of, png
@@ -84,6 +85,8 @@ def test_the_keyboard_pauses_and_goes_on(page: Page, server: Running) -> None:
     made = len(server.studio.store.chunks(page.session()))
     body.send_keys(" ")
     wait_for(lambda: len(server.studio.store.chunks(page.session())) > made + 1)
+    # Back is to before what is being watched: on a busy machine that may still be the first chunk.
+    wait_for(lambda: page.run("return document.getElementById('video').currentTime") > 2 * CHUNK_FRAMES / FPS)
     body.send_keys(Keys.ARROW_LEFT)
     wait_for(lambda: page.browser.find_elements(By.CSS_SELECTOR, "#branches button"))
     page.cards()[0].click()

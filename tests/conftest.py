@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from heliograph.cli import main
 from heliograph.tiny import write_random_fast, write_random_tiny
@@ -54,3 +55,9 @@ def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Captu
         return message
 
     return answer
+
+
+@pytest.fixture(autouse=True)
+def fixed_seed() -> None:
+    """What a test draws without a seed of its own is the same in any order of tests."""
+    torch.manual_seed(0)

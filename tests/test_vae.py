@@ -4,6 +4,7 @@ import copy
 import json
 import shutil
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -199,3 +200,15 @@ def test_statistics_that_do_not_fit_the_channels_are_refused() -> None:
     autoencoder.config = SimpleNamespace(z_dim=16, latents_mean=[0.0], latents_std=[1.0])
     with pytest.raises(CheckpointError, match="z_dim=16 channels but 1 latents_mean"):
         LatentCodec(autoencoder)
+
+
+def test_threads_that_encode_and_decode_at_once_get_what_each_alone_would(codec: LatentCodec) -> None:
+    chunks = [pixels(1, 3, 33, 16, 16, seed=seed) for seed in range(6)]
+
+    def there_and_back(chunk: Tensor) -> Tensor:
+        return codec.decode_chunk(codec.encode_chunk(chunk, draws()))
+
+    with ThreadPoolExecutor(3) as pool:
+        together = list(pool.map(there_and_back, chunks))
+    for chunk, found in zip(chunks, together, strict=True):
+        assert torch.equal(found, there_and_back(chunk))

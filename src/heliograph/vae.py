@@ -5,6 +5,7 @@ one pixel frame and the other eight hold four each.
 """
 
 from collections.abc import Callable, Mapping
+from threading import Lock
 from types import MappingProxyType
 from typing import Any, Protocol, runtime_checkable
 
@@ -78,6 +79,8 @@ class LatentCodec:
             )
         self.autoencoder = autoencoder
         self.decoder = decoder
+        # The library's autoencoder keeps the past of its convolutions in itself: two callers at once would mix theirs.
+        self._alone = Lock()
         self._places: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
         self._mean = rearrange(torch.tensor(config.latents_mean), "c -> 1 c 1 1 1")
         self._std = rearrange(torch.tensor(config.latents_std), "c -> 1 c 1 1 1")
@@ -88,7 +91,8 @@ class LatentCodec:
         mean, inverse_std = self._statistics()
         # divided by 1/std, not multiplied by std: the last bit of the reference depends on it
         z = latents.to(mean) / inverse_std + mean
-        frames = self.autoencoder.decode(z).sample if self.decoder is None else self.decoder.decode(z)
+        with self._alone:
+            frames = self.autoencoder.decode(z).sample if self.decoder is None else self.decoder.decode(z)
         return frames.float()
 
     @property
@@ -143,7 +147,9 @@ class LatentCodec:
         height, width = frames.shape[-2:]
         assert height % LATENT_STRIDE == width % LATENT_STRIDE == 0, frames.shape
         mean, inverse_std = self._statistics()
-        z = self.autoencoder.encode(frames.to(mean)).latent_dist.sample(generator)
+        with self._alone:
+            posterior = self.autoencoder.encode(frames.to(mean)).latent_dist
+        z = posterior.sample(generator)
         return ((z - mean) * inverse_std).float()
 
     def _statistics(self) -> tuple[Float[Tensor, "1 c 1 1 1"], Float[Tensor, "1 c 1 1 1"]]:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from heliograph.config import MemoryConfig
+from heliograph.errors import UserError
 from heliograph.memory import History, Tiers, frame_indices
 from tests.small import random_history, steady, wave
 
@@ -71,6 +72,24 @@ def test_frame_indices_are_the_same_for_every_chunk_of_a_video(num_chunks: int) 
     tiers, index = generated(num_chunks).tiers(9), frame_indices(RELEASED, 9)
     assert (tiers.long.frames, tiers.mid.frames, tiers.short.frames) == (index.long, index.mid, index.short)
     assert tiers.chunk_frames == index.chunk
+
+
+@pytest.mark.parametrize("num_chunks", [0, 1, 7])
+def test_absolute_positions_move_on_with_the_video_and_leave_the_anchor_at_its_start(num_chunks: int) -> None:
+    relative, absolute = frame_indices(RELEASED, 9), frame_indices(MemoryConfig(positions="absolute"), 9, num_chunks)
+    for name in ("long", "mid", "chunk"):
+        assert getattr(absolute, name) == tuple(index + 9 * num_chunks for index in getattr(relative, name))
+    assert absolute.short == (0, relative.short[1] + 9 * num_chunks)
+    assert generated(num_chunks, MemoryConfig(positions="absolute")).tiers(9).chunk_frames == absolute.chunk
+
+
+def test_positions_of_another_kind_are_refused() -> None:
+    memory = MemoryConfig()
+    object.__setattr__(
+        memory, "positions", "rotary"
+    )  # as a damaged file would say; the constructor's types are checked
+    with pytest.raises(UserError, match="relative or absolute"):
+        memory.__post_init__()
 
 
 @pytest.mark.parametrize("keeps_anchor", [True, False])

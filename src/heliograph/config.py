@@ -6,13 +6,14 @@ Imports no torch, so that the command line can check a request before anything h
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from heliograph.errors import UserError
 
 SolverName = Literal["euler", "unipc", "few_step"]
 TimeShift = Literal["constant", "linear", "exponential"]
 BlockNoiseSource = Literal["request", "fixed"]
+Positions = Literal["relative", "absolute"]
 HistoryReuse = Literal["off", "level", "chunk"]
 Runner = Literal["auto", "eager", "graph", "compile"]
 SpeedMode = Literal["exact", "fast"]
@@ -108,12 +109,17 @@ class SamplerConfig:
 
 @dataclass(frozen=True)
 class MemoryConfig:
-    """How many latent frames the model remembers in each tier, and whether the anchor frame is kept beside them."""
+    """How many latent frames the model remembers in each tier, and whether the anchor frame is kept beside them.
+
+    `positions` are "relative" to the model's window, the same for every chunk (Helios), or "absolute", counted from the
+    start of the video, as an arm to compare with: then a long video leaves the positions that training showed.
+    """
 
     long: int = 16
     mid: int = 2
     short: int = 1
     keeps_anchor: bool = True
+    positions: Positions = "relative"
 
     @property
     def num_frames(self) -> int:
@@ -121,6 +127,8 @@ class MemoryConfig:
         return self.long + self.mid + self.short
 
     def __post_init__(self) -> None:
+        if self.positions not in get_args(Positions):
+            raise UserError(f"positions={self.positions!r}; use {' or '.join(get_args(Positions))}")
         if min(self.long, self.mid, self.short) < 1:
             raise UserError(f"history sizes {self.long}, {self.mid}, {self.short} are not all positive; use 16, 2, 1")
 

@@ -46,9 +46,15 @@ class FrameIndices:
     chunk: tuple[int, ...]
 
 
-def frame_indices(memory: MemoryConfig, chunk_latents: int) -> FrameIndices:
-    """Relative positions: with 16 + 2 + 1 frames, the anchor and a chunk of 9, no index is ever above 28."""
+def frame_indices(memory: MemoryConfig, chunk_latents: int, num_chunks: int = 0) -> FrameIndices:
+    """Indices of the chunk that comes after `num_chunks` others, and of the history before it.
+
+    Relative positions are the same for all: with 16 + 2 + 1 frames, the anchor and a chunk of 9, no index is ever above
+    28. Absolute ones move on with the chunks; the anchor stays at 0.
+    """
     first = int(memory.keeps_anchor)
+    if memory.positions == "absolute":
+        first += num_chunks * chunk_latents
     long_end = first + memory.long
     mid_end = long_end + memory.mid
     short_end = mid_end + memory.short
@@ -115,7 +121,7 @@ class History:
         if m.keeps_anchor:
             anchor = torch.zeros_like(short[:, :, :1]) if self.anchor is None else self.anchor
             short = torch.cat([anchor, short], dim=2)
-        frames = frame_indices(m, chunk_latents)
+        frames = frame_indices(m, chunk_latents, self.num_chunks)
         return Tiers(Tier(long, frames.long), Tier(mid, frames.mid), Tier(short, frames.short), frames.chunk)
 
 

@@ -37,9 +37,9 @@ def folder(tmp_path_factory):
         yield path
 
 
-def source(folder, weight=1.0, seed=0):
+def source(folder, weight=1.0, seed=0, *, still=0.0, aligned=False):
     tokens = lambda captions: torch.tensor([[int(caption.split()[1])] for caption in captions])  # noqa: E731
-    return WorldCacheSource(folder, WORLD, Drawing(3, 19, 1, seed), weight, tokens=tokens)
+    return WorldCacheSource(folder, WORLD, Drawing(3, 19, 1, seed, aligned), weight, tokens=tokens, still_share=still)
 
 
 def test_an_epoch_shows_every_clip_once_with_a_caption_of_its_own_visit(folder):
@@ -73,6 +73,34 @@ def test_chunks_are_what_the_codec_makes_of_the_rendered_clip(folder):
             torch.testing.assert_close(history[:, -9:], fresh[clip][0], rtol=0, atol=1e-2)
             assert not history[:, :-9].any()
             torch.testing.assert_close(anchor, fresh[clip][0][:, :1], rtol=0, atol=1e-2)
+
+
+def test_a_still_start_shows_the_first_picture_of_the_chunk_and_nothing_of_its_motion(folder):
+    batch = source(folder, still=1.0).batch(0)[0]
+    for chunk, history, anchor in zip(batch.chunk, batch.history, batch.anchor, strict=True):
+        assert torch.equal(history[:, -1:], anchor) and not history[:, :-1].any()
+        torch.testing.assert_close(anchor, chunk[:, :1], rtol=0, atol=1e-2)
+
+
+def test_still_starts_are_as_frequent_as_asked_and_leave_the_others_as_they_were(folder):
+    mixed, plain = source(folder, still=0.4), source(folder)
+    still = total = 0
+    for number in range(60):
+        some, all_ = mixed.batch(number)[0], plain.batch(number)[0]
+        rows = [bool(some.anchor[i].any() and not some.history[i, :, :-1].any()) for i in range(3)]
+        for row, is_still in enumerate(rows):
+            assert is_still or torch.equal(some.chunk[row], all_.chunk[row])
+        still, total = still + sum(rows), total + len(rows)
+    assert 0.3 < still / total < 0.5
+
+
+def test_an_aligned_batch_shows_one_chunk_number_and_says_which(folder):
+    seen = set()
+    for number in range(12):
+        batch = source(folder, still=0.5, aligned=True).batch(number)[0]
+        assert {bool(history[:, :-1].any()) for history in batch.history} == {batch.number > 0}
+        seen.add(batch.number)
+    assert seen == {0, 1}
 
 
 def test_weights_follow_the_subjects(folder):

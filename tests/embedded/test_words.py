@@ -3,7 +3,7 @@
 import pytest
 
 from heliograph.data.diorama.caption import eval_prompts
-from heliograph.data.diorama.lexicon import COLOUR_WORDS, KIND_WORDS, SCENE_WORDS
+from heliograph.data.diorama.lexicon import COLOUR_WORDS, KIND_WORDS, MOTION_WORDS, PAN_WORDS, SCENE_WORDS
 from heliograph.embedded.words import make_tokenizer, save_tokenizer
 from heliograph.text import load_tokenizer
 
@@ -13,11 +13,18 @@ def tokenizer():
     return make_tokenizer(120, 32)
 
 
-@pytest.mark.parametrize("table", [COLOUR_WORDS, KIND_WORDS, SCENE_WORDS])
+@pytest.mark.parametrize("table", [COLOUR_WORDS, KIND_WORDS, SCENE_WORDS, MOTION_WORDS, PAN_WORDS])
 def test_every_synonym_gives_the_tokens_of_the_canonical_word(tokenizer, table):
     for forms in table.values():
         wanted = tokenizer.tokenize(forms.train[0])
         assert all(tokenizer.tokenize(form) == wanted for form in (*forms.train, *forms.heldout))
+
+
+def test_a_way_to_move_is_one_word_that_no_camera_shares(tokenizer):
+    pans = {piece for forms in PAN_WORDS.values() for piece in tokenizer.tokenize(forms.train[0])}
+    for forms in MOTION_WORDS.values():
+        pieces = tokenizer.tokenize(forms.train[0])
+        assert len(pieces) == 1 and not pans & set(pieces)
 
 
 def test_a_word_inside_another_is_left_alone(tokenizer):

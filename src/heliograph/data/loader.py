@@ -56,12 +56,16 @@ class Share:
 
 @dataclass(frozen=True)
 class Drawing:
-    """How examples are drawn: batch size, frames of memory, independent draws per clip, and the seed."""
+    """How examples are drawn: batch size, frames of memory, independent draws per clip, and the seed.
+
+    With `is_aligned` all examples of a batch are the same chunk of their clips, as absolute positions need.
+    """
 
     batch_size: int
     memory_frames: int
     num_draws: int = 1
     seed: int = 0
+    is_aligned: bool = False
 
     def __post_init__(self) -> None:
         if self.batch_size < 1 or self.num_draws < 1:

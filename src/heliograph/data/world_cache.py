@@ -24,7 +24,7 @@ from heliograph.data.clips import DataError
 from heliograph.data.diorama import Record
 from heliograph.data.diorama.render import render
 from heliograph.data.loader import Drawing
-from heliograph.data.sections import anchor_of, cut_history, first_window
+from heliograph.data.sections import anchor_of, cut_history, first_window, still_history
 from heliograph.data.world import Texts, Tokens, cell_share, unit_pixels
 from heliograph.errors import OutputError
 from heliograph.media.target import write_whole
@@ -118,7 +118,9 @@ def _encode(record: Record, info: CacheInfo, codec: LatentCodec) -> tuple[Tensor
 class WorldCacheSource:
     """Batches from a cache by number: an epoch is a random order of all clips, of each of which one chunk is shown.
 
-    `text` or `tokens` gives what a batch holds of the captions; the other is None.
+    `text` or `tokens` gives what a batch holds of the captions; the other is None. A `still_share` of the examples are
+    first chunks that start from their own first picture, which says where things are but not how they move: that can be
+    told from the caption alone.
     """
 
     def __init__(
@@ -129,6 +131,7 @@ class WorldCacheSource:
         subject_weight: float,
         text: Texts | None = None,
         tokens: Tokens | None = None,
+        still_share: float = 0.0,
     ) -> None:
         """Read all parts into memory.
 
@@ -137,6 +140,7 @@ class WorldCacheSource:
         """
         self.info = read_cache_info(folder)
         self.world, self.drawing, self.subject_weight = world, drawing, subject_weight
+        self.still_share = still_share
         self.text, self.tokens = text, tokens
         parts = [_read_part(_part_file(folder, part)) for part in range(_num_parts(self.info))]
         self._latents, self._anchors, self._shares = (
@@ -158,7 +162,8 @@ class WorldCacheSource:
 
     def fingerprint(self) -> str:
         """What the clips are."""
-        return f"world cache, {self.info}, subject weight {self.subject_weight}, seed {self.drawing.seed}"
+        still = f"still starts {self.still_share}, " if self.still_share else ""
+        return f"world cache, {self.info}, subject weight {self.subject_weight}, {still}seed {self.drawing.seed}"
 
     def _clip(self, visit: int) -> int:
         epoch, position = divmod(visit, self.info.num_clips)
@@ -178,17 +183,32 @@ class WorldCacheSource:
     ) -> Batch:
         generator = self._seeds.generator(f"world cache/{purpose}")
         chunks = torch.randint(self.info.num_chunks, (len(clips),), generator=generator).tolist()
-        rows = [self._example(clip, chunk) for clip, chunk in zip(clips, chunks, strict=True)]
+        stills = (torch.rand(len(clips), generator=generator) < self.still_share).tolist()
+        if self.drawing.is_aligned:
+            chunks = chunks[:1] * len(clips)
+            stills = [still and chunks[0] == 0 for still in stills]
+        rows = [
+            self._still_example(clip) if still else self._example(clip, chunk)
+            for clip, chunk, still in zip(clips, chunks, stills, strict=True)
+        ]
         history, chunk, anchor, weight = (torch.stack(column) for column in zip(*rows, strict=True))
-        return Batch(chunk, history, anchor, text, tokens, weight if self.subject_weight != 1 else None)
+        weights = weight if self.subject_weight != 1 else None
+        return Batch(chunk, history, anchor, text, tokens, weights, chunks[0] if self.drawing.is_aligned else 0)
 
     def _example(self, clip: int, chunk: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         memory = self.drawing.memory_frames
         windows = self._latents[clip, first_window(chunk, memory) : chunk + 1].float()
         history, target = cut_history(windows, memory)
+        return history, target, anchor_of(self._anchors[clip].float(), chunk), self._weight(clip, chunk)
+
+    def _still_example(self, clip: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        anchor = self._anchors[clip].float()
+        history = still_history(anchor, self.drawing.memory_frames)
+        return history, self._latents[clip, 0].float(), anchor, self._weight(clip, 0)
+
+    def _weight(self, clip: int, chunk: int) -> Float[Tensor, "1 t h w"]:
         share = self._shares[clip, chunk].float() / BYTE
-        weight = 1 + (self.subject_weight - 1) * share
-        return history, target, anchor_of(self._anchors[clip].float(), chunk), weight[None]
+        return (1 + (self.subject_weight - 1) * share)[None]
 
 
 def read_cache_info(folder: Path) -> CacheInfo:

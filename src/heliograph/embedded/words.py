@@ -11,7 +11,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from transformers import PreTrainedTokenizerFast
 
 from heliograph.data.diorama.caption import caption, plain_caption
-from heliograph.data.diorama.lexicon import COUNT_WORDS, VERBS, synonyms
+from heliograph.data.diorama.lexicon import COUNT_WORDS, MOTION_WORDS, VERBS, synonyms
 from heliograph.embedded.mix import mixed_record
 
 PAD, END, UNKNOWN = "<pad>", "</s>", "<unk>"
@@ -19,6 +19,16 @@ PAD, END, UNKNOWN = "<pad>", "</s>", "<unk>"
 
 MOVES = "moves"
 """What every verb of the lexicon becomes."""
+
+PATHS = {
+    "left": "leftwards",
+    "right": "rightwards",
+    "circle": "circling",
+    "back and forth": "sideways",
+    "up and down": "vertically",
+}
+"""One word for each way to move, and not one that says how the camera pans: which of the two is meant by "left" would
+have to be learned."""
 
 FILLERS = {"watch": "", "as": "while", "an": "a", "look": "", "here": ""}
 """Words that say nothing about the picture."""
@@ -68,6 +78,11 @@ def _verbs() -> dict[str, str]:
     return dict.fromkeys((form for verb in verbs for form in (verb.plural, verb.singular, verb.participle)), MOVES)
 
 
+def _paths() -> dict[str, str]:
+    """Every way to move in one word of its own."""
+    return {form: PATHS[motion] for motion, forms in MOTION_WORDS.items() for form in (*forms.train, *forms.heldout)}
+
+
 def _counts() -> dict[str, str]:
     """Two and three in one word each, and a single one; a plain article stays."""
     canonical = {1: "one", 2: "two", 3: "three"}
@@ -86,7 +101,7 @@ def _replacements() -> list[normalizers.Replace]:
     """
     rules = [normalizers.Replace(Regex(r"\s*([.,;:])\s*"), " , ")]
     done: list[normalizers.Replace] = []
-    forms = synonyms() | _verbs() | _counts() | FILLERS
+    forms = synonyms() | _verbs() | _paths() | _counts() | FILLERS
     for number, (form, canonical) in enumerate(sorted(forms.items(), key=lambda pair: (-len(pair[0]), pair[0]))):
         sign = chr(0xE000 + number)
         rules.append(normalizers.Replace(Regex(rf"(?<![\w-]){re.escape(form.lower())}(?![\w-])"), sign))

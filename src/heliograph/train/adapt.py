@@ -48,7 +48,8 @@ class AdaptStage(StudentStage):
     def loss(self, group: str, batch: Batch, step: int, generator: torch.Generator) -> Loss:
         """Flow matching on the chunk, after a past as a start and degraded."""
         past = shown_past(batch, self.config.past, generator)
-        given = Given(text_of(batch, self.text_encoder), tiers_of(past, self.memory, batch.chunk.shape[2]))
+        tiers = tiers_of(past, self.memory, batch.chunk.shape[2], batch.number)
+        given = Given(text_of(batch, self.text_encoder), tiers)
         sigma = draw_sigmas(self.config.times, batch.chunk.shape[0], generator, batch.chunk.device)
         noise = normal(tuple(batch.chunk.shape), generator, batch.chunk.device)
 

@@ -127,19 +127,23 @@ def open_data(names: Sequence[str], shares: Sequence[float], config: TrainConfig
     Raises:
         DataError: a folder holds nothing of the kind that the stage trains on, or data of another model.
     """
-    drawing = Drawing(config.batch_size, config.memory.num_frames, config.num_groups, config.loop.seed)
+    is_aligned = config.memory.positions == "absolute"
+    drawing = Drawing(config.batch_size, config.memory.num_frames, config.num_groups, config.loop.seed, is_aligned)
     if not names:
         raise DataError(f"no data: give --data DIR, a folder that heliograph prepare made, or --data {WORLD}")
     if shares and len(shares) != len(names):
         raise DataError(f"{len(shares)} shares for {len(names)} folders; give one --share for each --data, or none")
     if isinstance(config.stage, OdeConfig):
         return _open_pairs(names, config, drawing)
+    if (Path(names[0]) / CACHE_FILE).exists():
+        return _open_cache(names, config, drawing, beside)
+    if config.still_share or is_aligned:
+        what = "still pictures" if config.still_share else "batches of one chunk number"
+        raise DataError(f"{config.name} needs {what}, which only a cache of the world gives; give --data CACHE")
     if WORLD in names:
         if len(names) > 1:
             raise DataError(f"{WORLD} cannot be mixed with folders; give it alone")
         return _open_world(config, drawing, beside)
-    if (Path(names[0]) / CACHE_FILE).exists():
-        return _open_cache(names, config, drawing, beside)
     if config.trains_text:
         raise DataError(f"{config.name} trains the text encoder, and prepared data hold embeddings; use --data {WORLD}")
     folders = [_open_folder(Path(name), config) for name in names]
@@ -239,12 +243,10 @@ def _open_cache(names: Sequence[str], config: TrainConfig, drawing: Drawing, bes
     if (info.height, info.width) != config.size:
         raise DataError(f"{folder} holds {info.height}x{info.width}, {config.name} trains on {config.size}; see --size")
     encoder = beside.text(torch.float32)
+    open_source = partial(WorldCacheSource, folder, MIX, drawing, config.subject_weight, still_share=config.still_share)
     if config.trains_text:
-        tokens = partial(tokens_of, encoder)
-        return WorldCacheSource(folder, MIX, drawing, config.subject_weight, tokens=tokens)
-    return WorldCacheSource(
-        folder, MIX, drawing, config.subject_weight, text=lambda captions: encoder.encode(captions).embedding
-    )
+        return open_source(tokens=partial(tokens_of, encoder))
+    return open_source(text=lambda captions: encoder.encode(captions).embedding)
 
 
 def _open_world(config: TrainConfig, drawing: Drawing, beside: Beside) -> WorldSource:

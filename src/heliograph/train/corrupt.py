@@ -93,8 +93,10 @@ def shown_past(batch: Batch, config: PastConfig, generator: torch.Generator) -> 
     return corrupt(past * rearrange(kept, "b p -> b 1 p 1 1"), config.corruption, generator)
 
 
-def tiers_of(past: Float[Tensor, "b c p h w"], memory: MemoryConfig, chunk_latents: int = CHUNK_LATENTS) -> Tiers:
-    """The past in the tiers that the transformer reads.
+def tiers_of(
+    past: Float[Tensor, "b c p h w"], memory: MemoryConfig, chunk_latents: int = CHUNK_LATENTS, number: int = 0
+) -> Tiers:
+    """The past of chunk `number` of a clip in the tiers that the transformer reads.
 
     Raises:
         UserError: the data hold another number of frames than the model remembers.
@@ -104,7 +106,7 @@ def tiers_of(past: Float[Tensor, "b c p h w"], memory: MemoryConfig, chunk_laten
             f"the data hold {past.shape[2] - 1} frames of history, but the model remembers {memory.num_frames}; "
             "prepare them for this model"
         )
-    return History(past[:, :, 1:], past[:, :, :1], 0, memory).tiers(chunk_latents)
+    return History(past[:, :, 1:], past[:, :, :1], number, memory).tiers(chunk_latents)
 
 
 def keep_frames(mix: StartMix, count: int, num_past: int, generator: torch.Generator) -> Bool[Tensor, "b p"]:

@@ -65,9 +65,10 @@ MULTISCALE = replace(
     batch_size=16,
     kind="mid",
     network=None,
+    still_share=0.4,
     ema=EmaConfig(0.998, 200),
 )
-"""Stage 2."""
+"""Stage 2. What starts from a still picture teaches motion: all else shows it without the caption, or hardly at all."""
 
 ODE = replace(
     ADAPT,
@@ -128,6 +129,7 @@ ARMS = (
     ARM,
     replace(ARM, name="arm-no-corruption", stage=replace(ARM_STAGE, past=replace(PAST, corruption=NO_CORRUPTION))),
     replace(ARM, name="arm-no-anchor", memory=MemoryConfig(keeps_anchor=False)),
+    replace(ARM, name="arm-absolute-positions", memory=MemoryConfig(positions="absolute")),
     replace(ARM, name="arm-no-compression", memory=MemoryConfig(long=1, mid=1, short=17)),
     replace(
         ARM,

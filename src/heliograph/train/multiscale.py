@@ -79,7 +79,8 @@ class MultiscaleStage(StudentStage):
     def loss(self, group: str, batch: Batch, step: int, generator: torch.Generator) -> Loss:
         """Flow matching on the lines of all levels, in one pass."""
         past = shown_past(batch, self.config.past, generator)
-        given = Given(text_of(batch, self.text_encoder), tiers_of(past, self.memory, batch.chunk.shape[2]))
+        tiers = tiers_of(past, self.memory, batch.chunk.shape[2], batch.number)
+        given = Given(text_of(batch, self.text_encoder), tiers)
         noise = normal(tuple(batch.chunk.shape), generator, batch.chunk.device)
         ranges = level_ranges(self.config.schedule)
         lines = level_lines(batch.chunk, noise, ranges)

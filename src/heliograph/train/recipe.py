@@ -37,6 +37,7 @@ class TrainConfig:
         network: sizes of a network that is trained from scratch; None trains that of `start`.
         trains_text: the text encoder is trained along (the data must then hold tokens, as the world's do).
         subject_weight: what a latent cell that shows a subject counts in the loss, where the data say which do.
+        still_share: how many of the examples start from their own first picture (a cache of the world alone).
         layout, scores_layout: how the student, and teacher and critic, are laid out over several processes. A
             student that is distilled takes another number of steps in every process, so it can only be replicated.
         saves_memory: blocks are computed again in the backward pass.
@@ -60,6 +61,7 @@ class TrainConfig:
     network: NetworkSizes | None = None
     trains_text: bool = False
     subject_weight: float = 1.0
+    still_share: float = 0.0
     layout: Layout = "shard"
     scores_layout: Layout = "shard"
     saves_memory: bool = True
@@ -84,6 +86,8 @@ class TrainConfig:
         is_distilled = isinstance(self.stage, DistillConfig)
         if self.batch_size < 1:
             raise UserError(f"{self.name}: batch_size={self.batch_size}; use 1 or more")
+        if not 0 <= self.still_share <= 1:
+            raise UserError(f"{self.name}: still_share={self.still_share}; use 0 to 1")
         check_size(*self.size, num_levels=1 if self.kind == "base" else 3)
         if is_distilled != (self.scores is not None and self.critic is not None):
             raise UserError(f"{self.name}: teacher and critic are for distillation, and it needs both")

@@ -19,7 +19,7 @@ class Batch:
     `history` holds the latent frames before the chunk, oldest first, zero where the clip had not begun; `anchor` the
     clip's first latent frame, zero for a clip's first chunk. `text` are text embeddings with zeroed padding, or None
     where the text encoder is trained along; then `tokens` are its input, padding 0. `weight`, where given, multiplies
-    the loss of each latent cell.
+    the loss of each latent cell. `number` is that of all chunks in their clips, which only absolute positions need.
     """
 
     chunk: Float[Tensor, "b c t h w"]
@@ -28,6 +28,7 @@ class Batch:
     text: Float[Tensor, "b l d"] | None
     tokens: Int[Tensor, "b l"] | None = None
     weight: Float[Tensor, "b 1 t h w"] | None = None
+    number: int = 0
 
 
 @dataclass(frozen=True)

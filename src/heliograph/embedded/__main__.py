@@ -191,6 +191,37 @@ def steering(model: str, results: Path, videos: int) -> None:
 
 
 @commands.command()
+@click.argument("model")
+@click.argument("results", type=click.Path(path_type=Path))
+@click.argument("name")
+@click.option("--trained-steps", type=int, required=True, help="How long it was trained: what the arms have in common.")
+@click.option("--steps", default=STEPS, callback=_numbers, show_default=True)
+@click.option("--guidance-scale", default=2.5, show_default=True)
+@click.option("--videos", default=8, show_default=True)
+@click.option("--chunks", default=87, show_default=True, help="Chunks of each long video; 87 are two minutes.")
+@click.option("--prompts", default=40, show_default=True)
+def arm(  # noqa: PLR0913, PLR0917
+    model: str,
+    results: Path,
+    name: str,
+    trained_steps: int,
+    steps: tuple[int, ...],
+    guidance_scale: float,
+    videos: int,
+    chunks: int,
+    prompts: int,
+) -> None:
+    """Measure MODEL, an arm of the comparison of ideas; RESULTS gets the figures of its videos under NAME."""
+    from heliograph.embedded.arms import ArmPlan, measure_arm  # noqa: PLC0415 - loads torch
+    from heliograph.embedded.results import add_result  # noqa: PLC0415
+    from heliograph.pipeline import HeliosPipeline  # noqa: PLC0415
+
+    pipeline = HeliosPipeline.from_pretrained(model)
+    plan = ArmPlan(steps, guidance_scale, trained_steps, videos, chunks, prompts)
+    add_result(results, name, pipeline, measure_arm(pipeline, plan, _tell))
+
+
+@commands.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--model", default="tiny", show_default=True)
 @click.option("--chunks", default=4, show_default=True)

@@ -2,6 +2,7 @@
 
 embedded.json    shares of held-out prompts that were followed, by model and sampling
 bars.json        long videos beside true clips; starts and prompt changes
+arms.json        the ideas of the paper left out one by one
 checkers.json    how far the checkers can be trusted
 quality.json     the same videos judged by `heliograph evaluate`, and with their chunks matched
 *.png            contact sheets, written when the videos were made
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from heliograph.embedded.endurance import PROPERTIES
+from heliograph.embedded.evidence_arms import section as arms_section
 from heliograph.embedded.evidence_quality import section
 from heliograph.errors import UserError
 from heliograph.evaluate.plots import curve_plot, number
@@ -67,6 +69,7 @@ def write_evidence(folder: Path, page: Path) -> None:
     parts: Sequence[tuple[str, Callable[[Results, Path], list[str]]]] = (
         ("embedded.json", _following),
         ("bars.json", _bars),
+        ("arms.json", lambda found, _: arms_section(found)),
         ("checkers.json", _checkers),
         ("quality.json", lambda found, _: ["", section(found)]),
     )

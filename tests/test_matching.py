@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from heliograph.matching import fade, fields, lead_in
+from heliograph.matching import FINE_FRAMES, fade, lead_in
 from heliograph.pipeline import HeliosPipeline
 from tests.small import wave
 
@@ -23,8 +23,8 @@ def chunk(of: torch.Tensor) -> torch.Tensor:
 
 def test_the_first_frame_looks_like_the_one_before_and_the_last_is_untouched() -> None:
     frames = chunk(picture())
-    led = lead_in(frames, fields(picture() + 0.1))
-    assert (led[:, :, 0] - picture()).mean() == pytest.approx(0.1, abs=0.005)
+    led = lead_in(frames, picture() + 0.1)
+    assert (led[:, :, 0] - picture()).mean() == pytest.approx(0.1, abs=0.01)
     assert torch.equal(led[:, :, -1], frames[:, :, -1])
     gaps = (led - frames).mean((0, 1, 3, 4))
     assert (gaps.diff() <= 1e-6).all() and gaps.diff().abs().max() < 0.006  # no jump is left anywhere
@@ -32,23 +32,38 @@ def test_the_first_frame_looks_like_the_one_before_and_the_last_is_untouched() -
 
 def test_a_chunk_that_fits_already_stays_as_it_is() -> None:
     frames = chunk(picture())
-    assert torch.equal(lead_in(frames, fields(picture())), frames)
+    assert torch.equal(lead_in(frames, picture()), frames)
 
 
-def test_fine_structure_is_kept() -> None:
-    frames = chunk(picture() + 0.05 * wave((1, 3, 64, 96), 0.3))
-    led = lead_in(frames, fields(picture() - 0.1))
+def test_texture_is_taken_over_at_first_and_is_the_chunks_own_soon_after() -> None:
+    texture = 0.05 * wave((1, 3, 64, 96), 0.3)
+    frames = chunk(picture() + texture)
+    led = lead_in(frames, picture() - texture)
+    assert (led[:, :, 0] - (picture() - texture)).abs().mean() < 0.1 * texture.abs().mean()
+    rest = led[:, :, FINE_FRAMES - 1 :] - frames[:, :, FINE_FRAMES - 1 :]
+    assert rest.abs().max() < 0.2 * texture.abs().max()  # the coarse part alone
 
-    def steepness(video: torch.Tensor) -> float:
-        return float(video.diff(dim=-1).abs().mean())
 
-    assert steepness(led) == pytest.approx(steepness(frames), rel=0.01)
+def test_what_has_jumped_leaves_no_shadow() -> None:
+    before, frames = 0.3 * picture(), chunk(0.3 * picture())
+    before[:, :, 8:24, 8:24] = 1.0
+    frames[:, :, :, 32:48, 60:76] = 1.0
+    led = lead_in(frames, before)
+    assert (led - frames).abs().mean((0, 1, 2)).max() < 0.08  # of a jump of about 1
+
+
+def test_a_steady_motion_goes_on_as_it_was() -> None:
+    true = torch.stack([picture().roll(2 * step, dims=-1) for step in range(34)], dim=2)
+    led = lead_in(true[:, :, 1:], true[:, :, 0])
+    steps = torch.cat([true[:, :, :1], led], dim=2).diff(dim=2).abs().mean((0, 1, 3, 4))
+    assert (led - true[:, :, 1:]).abs().mean() < 0.2 * float(steps.median())
+    assert steps[0] > 0.6 * steps.median()  # not stopped for a frame
 
 
 def test_a_new_scene_may_jump() -> None:
     frames = chunk(picture())
-    assert torch.equal(lead_in(frames, fields(-picture())), frames)
-    assert not torch.equal(lead_in(frames, fields(picture() * 0.5)), frames)  # darker is not another scene
+    assert torch.equal(lead_in(frames, -picture()), frames)
+    assert not torch.equal(lead_in(frames, picture() * 0.8), frames)  # darker is not another scene
 
 
 def test_weights_fall_from_one_to_zero() -> None:
@@ -64,6 +79,11 @@ def pipe(fast_folder: Path) -> HeliosPipeline:
     return HeliosPipeline.from_pretrained(fast_folder)
 
 
+@pytest.fixture(scope="module")
+def trained() -> HeliosPipeline:
+    return HeliosPipeline.from_pretrained("tiny")
+
+
 SMALL = {"height": 64, "width": 64, "steps": (1, 1, 1), "seed": 3}
 
 
@@ -73,8 +93,8 @@ def jump(before: np.ndarray, after: np.ndarray) -> float:
     return float(np.abs(means[0] - means[1]).mean())
 
 
-def test_matching_changes_what_is_shown_and_nothing_that_is_remembered(pipe: HeliosPipeline) -> None:
-    plain, matched = pipe.session("a fish", **SMALL), pipe.session("a fish", match_chunks=True, **SMALL)
+def test_matching_changes_what_is_shown_and_nothing_that_is_remembered(trained: HeliosPipeline) -> None:
+    plain, matched = (trained.session("a red fish", match_chunks=matches, **SMALL) for matches in (False, True))
     first, second = plain.next_chunk(), plain.next_chunk()
     led = matched.next_chunk(), matched.next_chunk()
     assert np.array_equal(first.frames, led[0].frames)  # nothing comes before it

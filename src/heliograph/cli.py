@@ -61,7 +61,11 @@ def app() -> None:
 @click.option("--first-chunk-steps", type=Steps(), help="Steps for the first chunk.  [distilled models: twice --steps]")
 @click.option("--guidance-scale", type=float, help="Weight of the prompt; 1 turns guidance off.")
 @click.option("--negative-prompt", default="", help="What to avoid; counts only with guidance.")
-@click.option("--match-chunks", is_flag=True, help="Lead the colours of each chunk in from the one before: no jumps.")
+@click.option(
+    "--match-chunks/--no-match-chunks",
+    default=None,
+    help="Lead each chunk in from the one before: fewer jumps.  [default: the model's, for released ones off]",
+)
 @click.option("--output", "-o", type=click.Path(path_type=Path), help=".mp4, .gif, .png (contact sheet) or .npy.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing output file.")
 @click.option("--enlarge", type=click.IntRange(1, 8), default=1, help="Write frames this many times as large.")

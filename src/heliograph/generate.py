@@ -49,7 +49,7 @@ class GenerateOptions:
     first_chunk_steps: tuple[int, ...] | None
     guidance_scale: float | None
     negative_prompt: str
-    match_chunks: bool
+    match_chunks: bool | None
     output: Path | None
     overwrite: bool
     enlarge: int

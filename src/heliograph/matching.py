@@ -1,11 +1,16 @@
-"""An optional remedy for the jump between chunks: the coarse colours of a chunk's first frames are led in from those of
-the frame before.
+"""An optional remedy for the jump between chunks: the first frames of a chunk are led in from the frame before.
 
-Nothing in the model ties the light of a chunk's first frame to that of the last frame before it, and the decoder knows
-only its own chunk. With D the difference of the two pictures averaged over 8 × 8 fields, enlarged again to a smooth
-map, frame i of the chunk becomes x_i + w_i · D with w falling from 1 to 0. The last frame of every chunk is as it was
-made, so nothing adds up from chunk to chunk, and what the model remembers (latents) is never touched. Fine structure
-is not changed either: D has none. `docs/evidence.md` has what it does to seams, drift and sharpness.
+Nothing in the model ties a chunk's first frame to the last frame before it, and the decoder knows only its own chunk:
+even a true clip, encoded and decoded, jumps there. With D the difference of the two pictures, what changed much
+(something moved there) counts as the world's own and is left out. Of the rest, as far as it is more than what usually
+changes there from frame to frame,
+
+* the coarse part, a smooth map of averages over 8 × 8 fields, is added to the chunk's frames with a weight that falls
+  from 1 to 0 over all of them: light and colour;
+* the fine part is added with a weight that falls to 0 within `FINE_FRAMES`: texture and edges.
+
+The last frame of every chunk is as it was made, so nothing adds up from chunk to chunk, and what the model remembers
+(latents) is never touched. `docs/evidence.md` has what it does to seams, drift and sharpness.
 """
 
 import math
@@ -22,21 +27,48 @@ a ground below that jump apart."""
 ALIKE = 0.5
 """Least correlation of the fields of two frames of one scene; below it the chunk begins a new scene, which may jump."""
 
-Fields = Float[Tensor, "b 3 8 8"]
+FINE_FRAMES = 9
+"""Frames of a chunk that take over fine structure. Longer costs truth where things move: see docs/log.md."""
+
+MOVED = 40 / 127.5
+"""Mean change around a pixel from which on something has moved there more likely than not."""
+
+AROUND = 1 / 7
+"""Side of the square, in picture heights, over which changes are averaged: about one latent cell of a small picture."""
+
+USUAL = 0.7
+"""Share of the usual change from frame to frame that is left between chunks: below 1, as jumps are measured without
+regard to sign and a part of each change is noise."""
+
+Frame = Float[Tensor, "b 3 H W"]
 
 
-def fields(frame: Float[Tensor, "b 3 H W"]) -> Fields:
-    """The frame, as it can be shown (-1 to 1), averaged over 8 × 8 fields."""
-    return functional.adaptive_avg_pool2d(frame.float().clamp(-1, 1), FIELDS)
+def look(frames: Float[Tensor, "b 3 f H W"]) -> Frame:
+    """The last of the frames, as it can be shown (-1 to 1): what the next chunk is led in from."""
+    return frames[:, :, -1].float().clamp(-1, 1)
 
 
-def lead_in(frames: Float[Tensor, "b 3 f H W"], before: Fields) -> Float[Tensor, "b 3 f H W"]:
-    """Frames in [-1, 1] of a chunk, the first of them matched to `fields` of the frame before, the last as it was."""
-    now = fields(frames[:, :, 0])
-    gap = (before - now) * _one_scene(before, now)[:, None, None, None]
-    smooth = functional.interpolate(gap, size=frames.shape[-2:], mode="bilinear", align_corners=False)
-    weights = fade(frames.shape[2]).to(frames.device, frames.dtype, non_blocking=True)[None, None, :, None, None]
-    return (frames + weights * smooth[:, :, None]).clamp(-1, 1)
+def lead_in(frames: Float[Tensor, "b 3 f H W"], before: Frame) -> Float[Tensor, "b 3 f H W"]:
+    """Frames in [-1, 1] of a chunk, the first of them led in from the frame before, the last as it was."""
+    first = frames[:, :, :FINE_FRAMES].float().clamp(-1, 1)
+    gap = (before - first[:, :, 0]) * _one_scene(before, first[:, :, 0])[:, None, None, None]
+    steps = first.diff(dim=2) if first.shape[2] > 1 else torch.zeros_like(first)
+    change = _around(_size(gap))
+    stayed = 1 / (1 + (torch.maximum(change, _size(gap)) / MOVED) ** 4)
+
+    fields = _fields(stayed * gap) / (_fields(stayed) + 0.05)
+    usual = torch.stack([_size(_fields(step)) for step in steps.unbind(2)]).mean(0)
+    coarse = _smooth(fields * _excess(_size(fields), usual), gap.shape[-2:])
+    usual = _around(steps.abs().mean(dim=(1, 2))[:, None])
+    fine = stayed * _excess(change, usual) * (gap - coarse)
+
+    num_frames = frames.shape[2]
+    short = functional.pad(fade(first.shape[2]), (0, num_frames - first.shape[2]))
+    slow, fast = (
+        weights.to(frames.device, frames.dtype, non_blocking=True)[None, None, :, None, None]
+        for weights in (fade(num_frames), short)
+    )
+    return (frames + slow * coarse[:, :, None] + fast * fine[:, :, None]).clamp(-1, 1)
 
 
 def fade(num_frames: int) -> Float[Tensor, " f"]:
@@ -47,9 +79,34 @@ def fade(num_frames: int) -> Float[Tensor, " f"]:
     return weights.float()
 
 
-def _one_scene(before: Fields, now: Fields) -> Float[Tensor, " b"]:
+def _size(picture: Float[Tensor, "b c H W"]) -> Float[Tensor, "b 1 H W"]:
+    return picture.abs().mean(dim=1, keepdim=True)
+
+
+def _excess(change: Float[Tensor, "b 1 H W"], usual: Float[Tensor, "b 1 H W"]) -> Float[Tensor, "b 1 H W"]:
+    """Share of a change, in [0, 1], that is more than what is usual."""
+    return (1 - USUAL * usual / change.clamp_min(1e-6)).clamp_min(0)
+
+
+def _fields(picture: Float[Tensor, "b c H W"]) -> Float[Tensor, "b c 8 8"]:
+    return functional.adaptive_avg_pool2d(picture, FIELDS)
+
+
+def _smooth(values: Float[Tensor, "b c 8 8"], size: tuple[int, int] | torch.Size) -> Float[Tensor, "b c H W"]:
+    return functional.interpolate(values, size=tuple(size), mode="bilinear", align_corners=False)
+
+
+def _around(picture: Float[Tensor, "b 1 H W"]) -> Float[Tensor, "b 1 H W"]:
+    """Means over the square around every pixel, rows and columns one after the other; the rim is repeated outwards."""
+    reach = round(picture.shape[-2] * AROUND / 2)
+    padded = functional.pad(picture, (reach,) * 4, mode="replicate")
+    return functional.avg_pool2d(functional.avg_pool2d(padded, (2 * reach + 1, 1), 1), (1, 2 * reach + 1), 1)
+
+
+def _one_scene(before: Frame, now: Frame) -> Float[Tensor, " b"]:
     """1 where two pictures belong to one scene, 0 where they do not; computed where they lie, nothing waits for it."""
-    pictures = [one.flatten(1) - one.flatten(1).mean(1, keepdim=True) for one in (before, now)]
+    fields = [_fields(one).flatten(1) for one in (before, now)]
+    pictures = [one - one.mean(1, keepdim=True) for one in fields]
     sizes = [one.norm(dim=1) for one in pictures]
     likeness = (pictures[0] * pictures[1]).sum(1) / (sizes[0] * sizes[1]).clamp_min(1e-6)
     is_flat = torch.minimum(*sizes) < 1e-2  # one colour has no structure by which it could be told apart

@@ -55,8 +55,8 @@ class Choices(TypedDict, total=False):
     `image` or `video` (not both) start it from a picture or a clip: a path, or RGB bytes; `start_noise` then trades
     identity for motion. `height` and `width` are pixels; the default is the size the model was trained at. `steps` are
     sampling steps on each pyramid level, `first_chunk_steps` those of the first chunk. `guidance_scale` 1 turns
-    guidance off; `negative_prompt` counts only where it is on. `match_chunks` leads the coarse colours of each chunk in
-    from the end of the one before, against jumps between chunks.
+    guidance off; `negative_prompt` counts only where it is on. `match_chunks` leads each chunk in from the end of the
+    one before, against jumps between chunks; the default is the model's, off for the released ones.
     """
 
     image: Picture | None
@@ -69,7 +69,7 @@ class Choices(TypedDict, total=False):
     guidance_scale: float | None
     negative_prompt: str
     start_noise: StartNoise
-    match_chunks: bool
+    match_chunks: bool | None
 
 
 @dataclass(frozen=True)
@@ -185,7 +185,8 @@ class HeliosPipeline:
         )
         height = choices.get("height") or self.engine.size[0]
         width = choices.get("width") or self.engine.size[1]
-        matches = choices.get("match_chunks", False)
+        asked = choices.get("match_chunks")
+        matches = self.engine.matches_chunks if asked is None else asked
         request = Request(timeline, choices.get("negative_prompt", ""), height, width, seed, sampler, matches)
         make_sampler(sampler, 0, height // LATENT_STRIDE, width // LATENT_STRIDE)  # refuses a size with no schedule
         return request

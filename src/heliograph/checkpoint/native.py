@@ -1,4 +1,4 @@
-"""What a model was made for, where its folder says so: size, steps, guidance and memory, in `heliograph.json`.
+"""What a model was made for, where its folder says so: size, steps, guidance, memory, and whether chunks are matched.
 
 The file is ours and optional; a released checkpoint has none and is what the released models are.
 """

@@ -17,7 +17,10 @@ CARD = "README.md"
 
 @dataclass(frozen=True)
 class Native:
-    """How the model is sampled unless a request says otherwise, and its size in pixels: `heliograph.json`."""
+    """How the model is sampled unless a request says otherwise, and its size in pixels: `heliograph.json`.
+
+    Chunks are always led in: what this decoder makes jumps between them, even of true clips.
+    """
 
     height: int
     width: int
@@ -49,6 +52,7 @@ def pack(model: Path, decoder: Path | None, folder: Path, native: Native) -> int
         "width": native.width,
         "steps": list(native.steps),
         "guidance_scale": native.guidance_scale,
+        "match_chunks": True,
     }
     if native.first_chunk_steps is not None:
         values["first_chunk_steps"] = list(native.first_chunk_steps)

@@ -32,7 +32,8 @@ class Engine:
 
     `pairs_guidance` runs the two branches of guidance as a batch of two: quicker for a small model on a CPU, where a
     pass is many small calls, and of no use where one branch keeps the device busy. `num_threads` are those to run it
-    on where it runs on the CPU. `approximations` are what was given up for speed, in words.
+    on where it runs on the CPU. `matches_chunks`: chunks are led in unless a request says otherwise. `approximations`
+    are what was given up for speed, in words.
     """
 
     denoiser: TransformerDenoiser
@@ -46,6 +47,7 @@ class Engine:
     device: torch.device
     pairs_guidance: bool = False
     num_threads: int | None = None
+    matches_chunks: bool = False
     approximations: tuple[str, ...] = ()
 
     @cached_property
@@ -89,6 +91,7 @@ def load_engine(folder: ModelFolder, plan: Plan, prompts: tuple[str, ...] = (), 
         fingerprint=fingerprint(folder),
         device=device,
         num_threads=plan.num_threads,
+        matches_chunks=bool(native_values(folder.path).get("match_chunks", False)),
         pairs_guidance=transformer.lean is not None
         and sum(p.numel() for p in transformer.parameters()) < LARGE_PARAMETERS,
         approximations=speed.approximations,

@@ -15,7 +15,7 @@ from heliograph.engine.pictures import Chunk, PendingChunk
 from heliograph.engine.prompts import PromptBook
 from heliograph.engine.state import SessionState, read_state, write_state
 from heliograph.errors import StateError
-from heliograph.matching import Fields, fields, lead_in
+from heliograph.matching import Frame, lead_in, look
 from heliograph.memory import History, Tiers
 from heliograph.model.denoiser import Condition
 from heliograph.request import Request, chosen_sampler
@@ -39,7 +39,7 @@ class Session:
         self.on_step: StepReport | None = None
         self._prompts = PromptBook(engine.texts, engine.denoiser)
         self.seeds = RequestSeeds(request.seed, engine.device, request.sampler.block_noise)
-        self._shown: tuple[int, Fields] | None = None  # the chunk decoded last, and how its last frame looks
+        self._shown: tuple[int, Frame] | None = None  # the chunk decoded last, and its last frame
 
     @property
     def num_chunks(self) -> int:
@@ -60,19 +60,19 @@ class Session:
 
         def matched(frames: Float[Tensor, "1 3 33 h2 w2"]) -> Float[Tensor, "1 3 33 h2 w2"]:
             led = lead_in(frames, self._last_look(before)) if before.num_chunks else frames
-            self._shown = before.num_chunks, fields(led[:, :, -1])
+            self._shown = before.num_chunks, look(led)
             return led
 
         return self.engine.pictures.begin(before.num_chunks, latents, matched if self.request.matches_chunks else None)
 
-    def _last_look(self, before: History) -> Fields:
-        """How the last frame before a chunk looks. A session that was resumed or forked decodes that chunk again.
+    def _last_look(self, before: History) -> Frame:
+        """The last frame before a chunk. A session that was resumed or forked decodes that chunk again.
 
         The last frame of a chunk is never changed, so that both ways give the same.
         """
         if self._shown is not None and self._shown[0] == before.num_chunks - 1:
             return self._shown[1]
-        return fields(self.engine.codec.decode_chunk(before.latents[:, :, -CHUNK_LATENTS:])[:, :, -1])
+        return look(self.engine.codec.decode_chunk(before.latents[:, :, -CHUNK_LATENTS:]))
 
     @torch.no_grad()
     def next_turn(self) -> Turn:

@@ -47,7 +47,7 @@ class MakeOptions:
     seed: int = 0
     steps: tuple[int, ...] | None = None
     guidance_scale: float | None = None
-    match_chunks: bool = False
+    match_chunks: bool | None = None
     device: str = "auto"
     dtype: str = "auto"
 

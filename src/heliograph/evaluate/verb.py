@@ -42,7 +42,7 @@ MAKING = (
 @click.option("--seed", type=int, default=0, help="Seed of the first video; the next has the next.  [with --model]")
 @click.option("--steps", type=Steps(), help="Sampling steps on each pyramid level.  [with --model]")
 @click.option("--guidance-scale", type=float, help="Weight of the prompt.  [with --model]")
-@click.option("--match-chunks", is_flag=True, help="As for generate.  [with --model]")
+@click.option("--match-chunks/--no-match-chunks", default=None, help="As for generate.  [with --model]")
 @click.option("--device", default="auto", help="Where the model and networks run: auto, cpu, cuda, …")
 @click.option("--dtype", default="auto", help="As for generate.  [with --model]")
 @click.option("--weights", type=PATH, help="Folder with networks: CLIP, aesthetic head, ViCLIP, AMT-S.")

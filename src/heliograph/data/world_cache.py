@@ -118,9 +118,9 @@ def _encode(record: Record, info: CacheInfo, codec: LatentCodec) -> tuple[Tensor
 class WorldCacheSource:
     """Batches from a cache by number: an epoch is a random order of all clips, of each of which one chunk is shown.
 
-    `text` or `tokens` gives what a batch holds of the captions; the other is None. A `still_share` of the examples are
-    first chunks that start from their own first picture, which says where things are but not how they move: that can be
-    told from the caption alone.
+    `text` or `tokens` gives what a batch holds of the captions; the other is None. A `still_share` of the examples start
+    from the first picture of the chunk, which says where things are but not how they move: that can be told from the
+    caption alone. (Not so in the first chunk of a clip: where something enters tells where it goes.)
     """
 
     def __init__(
@@ -188,7 +188,7 @@ class WorldCacheSource:
             chunks = chunks[:1] * len(clips)
             stills = [still and chunks[0] == 0 for still in stills]
         rows = [
-            self._still_example(clip) if still else self._example(clip, chunk)
+            self._still_example(clip, chunk) if still else self._example(clip, chunk)
             for clip, chunk, still in zip(clips, chunks, stills, strict=True)
         ]
         history, chunk, anchor, weight = (torch.stack(column) for column in zip(*rows, strict=True))
@@ -201,10 +201,10 @@ class WorldCacheSource:
         history, target = cut_history(windows, memory)
         return history, target, anchor_of(self._anchors[clip].float(), chunk), self._weight(clip, chunk)
 
-    def _still_example(self, clip: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        anchor = self._anchors[clip].float()
-        history = still_history(anchor, self.drawing.memory_frames)
-        return history, self._latents[clip, 0].float(), anchor, self._weight(clip, 0)
+    def _still_example(self, clip: int, chunk: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        target = self._latents[clip, chunk].float()
+        picture = target[:, :1]  # chunks are encoded one by one, each with its first frame alone
+        return still_history(picture, self.drawing.memory_frames), target, picture, self._weight(clip, chunk)
 
     def _weight(self, clip: int, chunk: int) -> Float[Tensor, "1 t h w"]:
         share = self._shares[clip, chunk].float() / BYTE

@@ -68,8 +68,14 @@ def test_the_page_shows_every_stored_result(clip, checked, tmp_path: Path):
     share = {"mean": 0.5, "low": 0.1, "high": 0.9}
     start = {"num": 2, "scene": share, "kind": share, "colour": share}
     change = {"num": 2, "before": share, "after": share, "scene": share, "no cut": share}
-    scores = {"plan": {"num_chunks": 3}, "shares": {"scene": 0.75}, "counts": {"scene": 4}, "seconds_per_chunk": 0.1}
+    scores = {
+        "plan": {"num_chunks": 3, "num_prompts": 4},
+        "shares": {"scene": 0.75},
+        "counts": {"scene": 4},
+        "seconds_per_chunk": 0.1,
+    }
     merge_results(folder / "embedded.json", {"as shipped": scores})
+    merge_results(folder / "stages.json", {"after ODE, 2,2,2": scores})
     merge_results(folder / "bars.json", {"endurance": about | {"seconds": 180, "model": side, "world": side}})
     steering = {"image": start, "video": start, "colour": change, "time": change}
     merge_results(folder / "bars.json", {"steering": about | steering})
@@ -77,6 +83,7 @@ def test_the_page_shows_every_stored_result(clip, checked, tmp_path: Path):
     write_evidence(folder, tmp_path / "evidence.md")
     page = (tmp_path / "evidence.md").read_text(encoding="utf-8")
     assert all(f"| {name} |" in page for name in METRICS)
+    assert "| after ODE, 2,2,2 | 75 % [30, 95] |" in page
     assert "75 % [30, 95]" in page and "c0ffee" in page and "| 64 px | clean | 1 |" in page
     assert all((folder / f"drift-{name}.svg").read_text().startswith("<svg xmlns") for name in PROPERTIES)
     assert set(json.loads((folder / "bars.json").read_text())) == {"endurance", "steering"}

@@ -118,9 +118,9 @@ def _encode(record: Record, info: CacheInfo, codec: LatentCodec) -> tuple[Tensor
 class WorldCacheSource:
     """Batches from a cache by number: an epoch is a random order of all clips, of each of which one chunk is shown.
 
-    `text` or `tokens` gives what a batch holds of the captions; the other is None. A `still_share` of the examples start
-    from the first picture of the chunk, which says where things are but not how they move: that can be told from the
-    caption alone. (Not so in the first chunk of a clip: where something enters tells where it goes.)
+    `text` or `tokens` gives what a batch holds of the captions; the other is None. A `still_share` of the examples
+    start from the first picture of the chunk, which says where things are but not how they move: that can be told from
+    the caption alone. (Not so in the first chunk of a clip: where something enters tells where it goes.)
     """
 
     def __init__(

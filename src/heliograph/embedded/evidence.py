@@ -1,6 +1,7 @@
 """The page of evidence, written from stored results alone: `docs/evidence.md` from the files in `docs/evidence/`.
 
 embedded.json    shares of held-out prompts that were followed, by model and sampling
+stages.json      the same after each phase of stage 3, at many and few steps
 bars.json        long videos beside true clips; starts and prompt changes
 arms.json        the ideas of the paper left out one by one
 checkers.json    how far the checkers can be trusted
@@ -40,6 +41,13 @@ world put through the model's autoencoder and read in the same way: what no mode
 expected to beat. Chance is 20 % for the scene, 33 % for the hour, 12.5 % for the colour, 50 % for the direction.
 """
 
+STAGES = """## Few steps: before and after each phase of stage 3
+
+The same held-out prompts, {num} of them. Before distillation videos are made with guidance; the distilled models need
+none, so that one step costs them one evaluation of the network and the others two. Names are the phase and the steps
+on each level.
+"""
+
 ENDURANCE = """## Long videos
 
 {num} videos of {minutes:.1f} minutes, and true clips of the world of the same content and length. Drift is how far
@@ -68,6 +76,7 @@ def write_evidence(folder: Path, page: Path) -> None:
     """
     parts: Sequence[tuple[str, Callable[[Results, Path], list[str]]]] = (
         ("embedded.json", _following),
+        ("stages.json", _stages),
         ("bars.json", _bars),
         ("arms.json", lambda found, _: arms_section(found)),
         ("checkers.json", _checkers),
@@ -98,6 +107,13 @@ def _following(entries: Results, folder: Path) -> list[str]:
     ]
     sheet = _picture(folder / "sheet.png", "three frames of each of the first videos, as shipped", folder)
     return [FOLLOWING, *_table(["videos", "chunks", "s a chunk", *COLUMNS], rows), *sheet]
+
+
+def _stages(entries: Results, folder: Path) -> list[str]:
+    rows = [[name, *(_judged(entry, column) for column in COLUMNS)] for name, entry in entries.items()]
+    num = max(entry["plan"]["num_prompts"] for entry in entries.values())
+    sheet = _picture(folder / "stages.png", "the first videos of each phase", folder)
+    return [STAGES.format(num=num), *_table(["phase, steps", *COLUMNS], rows), *sheet]
 
 
 def _judged(entry: Results, column: str) -> str:

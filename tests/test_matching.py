@@ -121,3 +121,8 @@ def test_a_resumed_and_a_forked_session_match_to_the_same_frames(pipe: HeliosPip
     want = session.next_chunk().frames
     assert np.array_equal(fork.next_chunk().frames, want)
     assert np.array_equal(resumed.next_chunk().frames, want)
+
+
+def test_the_embedded_model_leads_in_unless_it_is_told_not_to(trained: HeliosPipeline) -> None:
+    assert trained.request("a fish").matches_chunks
+    assert not trained.request("a fish", match_chunks=False).matches_chunks

@@ -103,6 +103,17 @@ def test_an_aligned_batch_shows_one_chunk_number_and_says_which(folder):
     assert seen == {0, 1}
 
 
+def test_only_clips_of_the_kind_that_is_asked_for_are_shown(folder):
+    kind = WORLD.record(1).kind
+    tokens = lambda captions: torch.zeros(len(captions), 1, dtype=torch.long)  # noqa: E731
+    some = WorldCacheSource(folder, WORLD, Drawing(3, 19), 1.0, tokens=tokens, shown=lambda r: r.kind == kind)
+    wanted = {clip for clip in range(3) if WORLD.record(clip).kind == kind}
+    assert {some._clip(visit) for visit in range(9)} == wanted
+    assert some.fingerprint() != source(folder).fingerprint() or len(wanted) == 3
+    with pytest.raises(DataError, match="none of the 3 clips"):
+        WorldCacheSource(folder, WORLD, Drawing(3, 19), 1.0, tokens=tokens, shown=lambda r: False)
+
+
 def test_weights_follow_the_subjects(folder):
     batch = source(folder, weight=5.0).batch(0)[0]
     shares = torch.stack(

@@ -3,7 +3,7 @@
 from collections import Counter
 
 from heliograph.data.diorama.record import is_heldout
-from heliograph.embedded.mix import WEIGHTS, mixed_caption, mixed_record, teaching_prompts
+from heliograph.embedded.mix import WEIGHTS, is_bright_crossing, mixed_caption, mixed_record, teaching_prompts
 
 RECORDS = [mixed_record(seed) for seed in range(1500)]
 
@@ -34,3 +34,10 @@ def test_teaching_prompts_are_all_different_and_more_of_them_begin_alike():
     prompts = teaching_prompts(60)
     assert len(set(prompts)) == 60 and all(prompts)
     assert teaching_prompts(20) == prompts[:20]
+
+
+def test_bright_crossings_go_either_way_in_every_scene_and_are_all_bright_on_dark():
+    some = [record for record in map(mixed_record, range(6000)) if is_bright_crossing(record)]
+    assert len(some) > 200
+    assert {(r.scene, r.motion) for r in some} == {(r.scene, m) for r in some for m in ("left", "right")}
+    assert {r.time for r in some} == {"night"} and {r.count for r in some} == {1}

@@ -140,6 +140,21 @@ def test_draws_cover_the_level_uniformly() -> None:
 # The loss
 
 
+def test_a_first_share_draws_from_the_start_of_the_line_alone() -> None:
+    line = level_lines(torch.zeros(400, 1, 1, 4, 4), torch.zeros(400, 1, 1, 4, 4), RANGES)[1]
+    timestep = draw_part(line, RANGES[1], MID.schedule, generator(), 0.25).timestep
+    assert isinstance(timestep, Tensor)
+    highest, lowest = RANGES[1].timestep_max, RANGES[1].timestep_last
+    assert float(timestep.max()) <= highest + 1e-3
+    assert 0 <= float(timestep.min()) - (highest - 0.25 * (highest - lowest)) < 0.02 * (highest - lowest)
+
+
+@pytest.mark.parametrize("share", [0.0, 1.5])
+def test_a_first_share_is_a_share(share: float) -> None:
+    with pytest.raises(UserError, match="first_share"):
+        MultiscaleConfig(first_share=share)
+
+
 def test_a_network_that_says_nothing_loses_what_is_published_for_each_level() -> None:
     batch = replace(example(4), chunk=chunks(8)[0].repeat(2, 1, 1, 1, 1))
     parts = stage(silent_network()).loss("student", batch, 0, generator()).parts

@@ -132,8 +132,9 @@ class WorldCacheSource:
         text: Texts | None = None,
         tokens: Tokens | None = None,
         still_share: float = 0.0,
+        shown: Callable[[Record], bool] | None = None,
     ) -> None:
-        """Read all parts into memory.
+        """Read all parts into memory; with `shown`, only clips whose record it accepts come up.
 
         Raises:
             DataError: a part is missing or damaged.
@@ -141,6 +142,10 @@ class WorldCacheSource:
         self.info = read_cache_info(folder)
         self.world, self.drawing, self.subject_weight = world, drawing, subject_weight
         self.still_share = still_share
+        clips = range(self.info.num_clips)
+        self._clips = [clip for clip in clips if shown is None or shown(world.record(clip))]
+        if not self._clips:
+            raise DataError(f"none of the {self.info.num_clips} clips in {folder} is of the kind that is to be shown")
         self.text, self.tokens = text, tokens
         parts = [_read_part(_part_file(folder, part)) for part in range(_num_parts(self.info))]
         self._latents, self._anchors, self._shares = (
@@ -163,14 +168,15 @@ class WorldCacheSource:
     def fingerprint(self) -> str:
         """What the clips are."""
         still = f"still starts {self.still_share}, " if self.still_share else ""
-        return f"world cache, {self.info}, subject weight {self.subject_weight}, {still}seed {self.drawing.seed}"
+        kind = "" if len(self._clips) == self.info.num_clips else f"{len(self._clips)} clips of it, "
+        return f"world cache, {self.info}, {kind}subject weight {self.subject_weight}, {still}seed {self.drawing.seed}"
 
     def _clip(self, visit: int) -> int:
-        epoch, position = divmod(visit, self.info.num_clips)
+        epoch, position = divmod(visit, len(self._clips))
         return self._order(epoch)[position]
 
     def _shuffled(self, epoch: int) -> list[int]:
-        order = list(range(self.info.num_clips))
+        order = list(self._clips)
         random.Random(f"{self.drawing.seed}/world/{epoch}").shuffle(order)
         return order
 

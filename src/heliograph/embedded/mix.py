@@ -23,6 +23,9 @@ WEIGHTS: Mapping[str, Mapping[object, float]] = MappingProxyType(
 )
 """Chance to keep a record with this value, relative to the other values of the attribute."""
 
+BRIGHT = frozenset({"white", "yellow", "orange", "pink"})
+"""Colours that are lighter than every scene at night."""
+
 PLAIN_SHARE, EMPTY_SHARE = 0.3, 0.08
 """How often a clip is shown under its canonical caption, and under none."""
 
@@ -41,6 +44,21 @@ def mixed_record(seed: int, split: Split = "train") -> Record:
             chance *= weights[getattr(record, attribute)]
         if luck.random() < chance:
             return record
+
+
+def is_bright_crossing(record: Record) -> bool:
+    """One light subject that crosses the dark: where it is, and so where it goes, is a matter of light alone.
+
+    Elsewhere to which side a subject belongs shows in opposite ways, darker or lighter than what is behind it, and over
+    all of them hardly at all: the model did not find it in 150,000 examples, and among these in 3,000.
+    """
+    return (
+        record.motion in ("left", "right")
+        and record.count == 1
+        and record.pan == "none"
+        and record.time == "night"
+        and record.colour in BRIGHT
+    )
 
 
 def mixed_caption(record: Record, seed: int) -> str:

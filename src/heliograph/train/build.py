@@ -15,6 +15,7 @@ from heliograph.data.loader import Drawing, ShardSource, Share, Source
 from heliograph.data.shards import DATASET_FILE, ShardFolder, open_shards
 from heliograph.data.world import WorldClips, WorldSource
 from heliograph.data.world_cache import CACHE_FILE, WorldCacheSource, code_digest, read_cache_info
+from heliograph.embedded.mix import is_bright_crossing
 from heliograph.embedded.render import MIX
 from heliograph.errors import CheckpointError
 from heliograph.model.attention import use_products
@@ -137,8 +138,8 @@ def open_data(names: Sequence[str], shares: Sequence[float], config: TrainConfig
         return _open_pairs(names, config, drawing)
     if (Path(names[0]) / CACHE_FILE).exists():
         return _open_cache(names, config, drawing, beside)
-    if config.still_share or is_aligned:
-        what = "still pictures" if config.still_share else "batches of one chunk number"
+    if config.still_share or is_aligned or config.shows != "all":
+        what = "still pictures" if config.still_share else "one kind of batch"
         raise DataError(f"{config.name} needs {what}, which only a cache of the world gives; give --data CACHE")
     if WORLD in names:
         if len(names) > 1:
@@ -243,7 +244,15 @@ def _open_cache(names: Sequence[str], config: TrainConfig, drawing: Drawing, bes
     if (info.height, info.width) != config.size:
         raise DataError(f"{folder} holds {info.height}x{info.width}, {config.name} trains on {config.size}; see --size")
     encoder = beside.text(torch.float32)
-    open_source = partial(WorldCacheSource, folder, MIX, drawing, config.subject_weight, still_share=config.still_share)
+    open_source = partial(
+        WorldCacheSource,
+        folder,
+        MIX,
+        drawing,
+        config.subject_weight,
+        still_share=config.still_share,
+        shown=is_bright_crossing if config.shows == "bright crossings" else None,
+    )
     if config.trains_text:
         return open_source(tokens=partial(tokens_of, encoder))
     return open_source(text=lambda captions: encoder.encode(captions).embedding)

@@ -70,6 +70,23 @@ MULTISCALE = replace(
 )
 """Stage 2. What starts from a still picture teaches motion: all else shows it without the caption, or hardly at all."""
 
+MOTION = replace(
+    MULTISCALE,
+    name="embedded-motion",
+    stage=replace(
+        MULTISCALE_STAGE,
+        past=replace(PAST, starts=StartMix(1.0, 0.0, 0.0)),
+        optimiser=Optimiser(5e-4, (0.9, 0.98), 1e-2),
+        emphasis=(8.0, 2.0, 0.1),
+        first_share=0.3,
+    ),
+    loop=replace(MULTISCALE.loop, max_steps=300, rate="warmup", warmup_steps=10, seed=55),
+    still_share=0.0,
+    shows="bright crossings",
+    ema=EmaConfig(0.95, 20),
+)
+"""A short stretch of stage 2 in which left and right are found; the stage then goes on as before."""
+
 ODE = replace(
     ADAPT,
     name="embedded-ode",
@@ -86,8 +103,8 @@ GAN_STAGE = DistillConfig(
     past=PAST,
     student_corruption=Corruption(noise=0.0, blur=0.0, exposure=0.9, factors=(0.3, 1.7)),
     teacher_guidance=2.0,
-    student_times=TimeDraw(steps=200),
-    gan=GanConfig(blocks=(1, 3, 5), sizes=HeadSizes(width=64, halvings=1), first_step=200),
+    student_times=TimeDraw(steps=60),
+    gan=GanConfig(blocks=(1, 3, 5), sizes=HeadSizes(width=64, halvings=1), first_step=20),
     student_optimiser=Optimiser(1e-4, (0.0, 0.999), 1e-3),
     critic_optimiser=Optimiser(2e-4, (0.0, 0.999), 1e-3),
 )
@@ -107,6 +124,7 @@ GAN = replace(
 EMBEDDED = (
     ADAPT,
     MULTISCALE,
+    MOTION,
     ODE,
     replace(GAN, name="embedded-dmd", stage=replace(GAN_STAGE, gan=None)),
     GAN,

@@ -32,7 +32,8 @@ class MultiscaleConfig:
     """How stage 2 trains: the pyramid, how often each level stands in a pack, the past, and the updates.
 
     `emphasis` multiplies the loss of each level, coarse to fine. The recipe counts all alike; where training is short,
-    most of that loss is texture, and the coarse levels decide where things are.
+    most of that loss is texture, and the coarse levels decide where things are. `first_share` of each line, from its
+    start, is where points are drawn from: 1 in the recipe; less looks at what is decided first.
     """
 
     schedule: ScheduleConfig = field(
@@ -42,10 +43,13 @@ class MultiscaleConfig:
     past: PastConfig = field(default_factory=PastConfig)
     optimiser: Optimiser = field(default_factory=lambda: Optimiser(1e-4))
     emphasis: tuple[float, ...] = (1.0, 1.0, 1.0)
+    first_share: float = 1.0
 
     def __post_init__(self) -> None:
         if len(self.emphasis) != self.schedule.num_levels or min(self.emphasis) <= 0:
             raise UserError(f"emphasis={self.emphasis} does not name a positive weight for each level")
+        if not 0 < self.first_share <= 1:
+            raise UserError(f"first_share={self.first_share}; use more than 0, and 1 at most")
         if len(self.repeats) != self.schedule.num_levels or min(self.repeats) < 1:
             raise UserError(
                 f"repeats={self.repeats} do not name a positive count for each of {self.schedule.num_levels} levels"
@@ -86,7 +90,8 @@ class MultiscaleStage(StudentStage):
         lines = level_lines(batch.chunk, noise, ranges)
         levels = [level for level, count in enumerate(self.config.repeats) for _ in range(count)]
 
-        parts = [draw_part(lines[i], ranges[i], self.config.schedule, generator) for i in levels]
+        share = self.config.first_share
+        parts = [draw_part(lines[i], ranges[i], self.config.schedule, generator, share) for i in levels]
         predicted = denoise_packed(self.transformer, parts, given)
         weights = level_weights(batch.weight, len(ranges))
         losses = [velocity_loss(v, lines[i].slope, weights[i]) for i, v in zip(levels, predicted, strict=True)]
@@ -113,10 +118,16 @@ def level_lines(x0: Latents, noise: Latents, ranges: tuple[LevelRange, ...]) -> 
     return tuple(LevelLine(start, end) for start, end in zip(starts, ends, strict=True))
 
 
-def draw_part(line: LevelLine, stretch: LevelRange, schedule: ScheduleConfig, generator: torch.Generator) -> Part:
-    """A point of the line for each sample, uniform, and the timestep of it, a fraction, that the network is told."""
+def draw_part(
+    line: LevelLine, stretch: LevelRange, schedule: ScheduleConfig, generator: torch.Generator, first_share: float = 1.0
+) -> Part:
+    """A point of the line for each sample, uniform, and the timestep of it, a fraction, that the network is told.
+
+    Points lie in the first `first_share` of the line.
+    """
     device = line.end.device
-    index = integers((line.end.shape[0],), schedule.num_train_timesteps, generator, device)
+    count = max(1, round(first_share * schedule.num_train_timesteps))
+    index = integers((line.end.shape[0],), count, generator, device)
     remaining, timestep = level_position(index, stretch, schedule.num_train_timesteps)
     return Part(line.at(remaining), timestep)
 

@@ -1,6 +1,7 @@
 """A complete training run as one frozen value: what is learned, from where, how long, and what is trained of it."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from heliograph.config import MemoryConfig
 from heliograph.errors import UserError
@@ -16,6 +17,8 @@ from heliograph.train.multiscale import MultiscaleConfig
 from heliograph.train.ode import OdeConfig
 from heliograph.train.parallel import Layout
 from heliograph.train.start import NetworkSizes, StartPoint
+
+Shows = Literal["all", "bright crossings"]
 
 StageConfig = AdaptConfig | MultiscaleConfig | OdeConfig | DistillConfig
 
@@ -38,6 +41,7 @@ class TrainConfig:
         trains_text: the text encoder is trained along (the data must then hold tokens, as the world's do).
         subject_weight: what a latent cell that shows a subject counts in the loss, where the data say which do.
         still_share: how many of the examples start from their own first picture (a cache of the world alone).
+        shows: which clips of a cache of the world.
         layout, scores_layout: how the student, and teacher and critic, are laid out over several processes. A
             student that is distilled takes another number of steps in every process, so it can only be replicated.
         saves_memory: blocks are computed again in the backward pass.
@@ -62,6 +66,7 @@ class TrainConfig:
     trains_text: bool = False
     subject_weight: float = 1.0
     still_share: float = 0.0
+    shows: Shows = "all"
     layout: Layout = "shard"
     scores_layout: Layout = "shard"
     saves_memory: bool = True

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Makes the embedded model from nothing: src/heliograph/assets/tiny. One CPU core, about two and a half hours.
+# Makes the embedded model from nothing: src/heliograph/assets/tiny. One CPU core, about four hours.
 #
 # Every call works for at most CALL_SECONDS (default 570) and goes on where the one before stopped; call it again until it
 # says "done". State is kept in runs/state (RUN_STATE), which git ignores. Phases:
 #   start       linear code, tokenizer, untrained networks         latents     12,000 clips x 4 chunks, rendered once
 #   adapt       stage 1, from scratch                              multiscale  stage 2, three levels
+#   motion      stage 2 where left and right are easy to find      final       stage 2 again, on everything
 #   pairs       the teacher's paths for prompts of the mix         ode         stage 3, few steps
 #   decoder     the network that refines the linear code           pack        the folder that is installed
 #
@@ -18,7 +19,9 @@ OUTPUT=${OUTPUT:-src/heliograph/assets/tiny}
 DEVICE=${DEVICE:-auto}
 CLIPS=${CLIPS:-12000}
 ADAPT_STEPS=${ADAPT_STEPS:-450}
-MULTISCALE_STEPS=${MULTISCALE_STEPS:-7000}
+MULTISCALE_STEPS=${MULTISCALE_STEPS:-9000}
+MOTION_STEPS=${MOTION_STEPS:-230}
+FINAL_STEPS=${FINAL_STEPS:-1700}
 PROMPTS=${PROMPTS:-400}
 PAIR_STEPS=${PAIR_STEPS:-8,8,8}
 ODE_STEPS=${ODE_STEPS:-400}
@@ -34,8 +37,8 @@ limited() {
     timeout --signal=TERM --kill-after=60 "$(left)" "$@" || { echo "not done yet: call again"; exit 0; }
 }
 
-train() { # preset, start, data, steps
-    local out=$STATE/${1#embedded-} resume=()
+train() { # preset, start, data, steps, name of the result where it is not the preset's
+    local out=$STATE/${5:-${1#embedded-}} resume=()
     [ -d "$out/model" ] && return
     [ -f "$out/run.json" ] && resume=(--resume)
     limited "$PYTHON" -m heliograph.cli train "$1" --start "$2" --data "$3" --output "$out" \
@@ -51,14 +54,16 @@ mkdir -p "$STATE"
 }
 train embedded-adapt "$STATE/start" "$STATE/latents" "$ADAPT_STEPS"
 train embedded-multiscale "$STATE/adapt/model" "$STATE/latents" "$MULTISCALE_STEPS"
+train embedded-motion "$STATE/multiscale/model" "$STATE/latents" "$MOTION_STEPS"
+train embedded-multiscale "$STATE/motion/model" "$STATE/latents" "$FINAL_STEPS" final
 [ -f "$STATE/pairs/done" ] || {
     "$PYTHON" -m heliograph.embedded prompts "$STATE/prompts.txt" --count "$PROMPTS"
-    limited "$PYTHON" -m heliograph.cli prepare "$STATE/prompts.txt" --ode-pairs --model "$STATE/multiscale/model" \
-        --output "$STATE/pairs" --steps "$PAIR_STEPS" --guidance-scale 1.5 --negative-prompt "" --chunks 3 \
+    limited "$PYTHON" -m heliograph.cli prepare "$STATE/prompts.txt" --ode-pairs --model "$STATE/final/model" \
+        --output "$STATE/pairs" --steps "$PAIR_STEPS" --guidance-scale 2.5 --negative-prompt "" --chunks 3 \
         --device "$DEVICE"
     touch "$STATE/pairs/done"
 }
-train embedded-ode "$STATE/multiscale/model" "$STATE/pairs" "$ODE_STEPS"
+train embedded-ode "$STATE/final/model" "$STATE/pairs" "$ODE_STEPS"
 [ -f "$STATE/decoder.done" ] || {
     limited "$PYTHON" -m heliograph.embedded decoder "$STATE/start" "$STATE/decoder.pt" --steps "$DECODER_STEPS" \
         --seconds "$(($(left) - 20))"

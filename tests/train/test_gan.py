@@ -68,6 +68,15 @@ def test_heads_give_one_logit_for_each_feature_map_of_each_sample() -> None:
     assert torch.allclose(logits[1], heads([f[1:] for f in features])[0], atol=1e-6)
 
 
+def test_heads_of_few_cells_have_gradients_under_autocast() -> None:
+    heads = Heads([8, 4], HeadSizes(64, 1))
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = heads([normal(6, 8, 9, 2, 2), normal(6, 4, 9, 4, 4)])
+    assert logits.dtype == torch.float32
+    student_logit_loss(logits).backward()
+    assert all(bool(parameter.grad.isfinite().all()) for parameter in heads.parameters())
+
+
 def test_a_width_without_groups_is_refused() -> None:
     with pytest.raises(UserError, match="multiple of 4"):
         HeadSizes(width=10)

@@ -93,7 +93,9 @@ class Head(nn.Module):
 
     def forward(self, features: Float[Tensor, "b c t h w"]) -> Float[Tensor, " b"]:
         """One logit per sample, float32."""
-        return self.logit(self.layers(features.float()).mean(dim=(2, 3, 4))).flatten()
+        # In bfloat16 oneDNN's gradient of a strided convolution over few cells is not a number.
+        with torch.autocast("cpu", enabled=False):
+            return self.logit(self.layers(features.float()).mean(dim=(2, 3, 4))).flatten().float()
 
 
 class Heads(nn.Module):

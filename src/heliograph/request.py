@@ -17,7 +17,7 @@ from heliograph.timeline import Cue, PromptTimeline
 class Request:
     """One video: its prompts, its size in pixels, its seed and how it is sampled.
 
-    `matches_chunks` leads the coarse colours of each chunk in from the end of the one before; it changes what is shown,
+    `matches_chunks` leads each chunk in from the end of the one before; it changes what is shown,
     not what the model remembers.
     """
 

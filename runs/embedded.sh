@@ -22,9 +22,9 @@ ADAPT_STEPS=${ADAPT_STEPS:-450}
 MULTISCALE_STEPS=${MULTISCALE_STEPS:-9000}
 MOTION_STEPS=${MOTION_STEPS:-230}
 FINAL_STEPS=${FINAL_STEPS:-1700}
-PROMPTS=${PROMPTS:-400}
+PROMPTS=${PROMPTS:-280}
 PAIR_STEPS=${PAIR_STEPS:-8,8,8}
-ODE_STEPS=${ODE_STEPS:-400}
+ODE_STEPS=${ODE_STEPS:-450}
 DECODER_STEPS=${DECODER_STEPS:-3000}
 END=$((SECONDS + ${CALL_SECONDS:-570}))
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} GLIBC_TUNABLES=glibc.malloc.hugetlb=1
@@ -69,6 +69,5 @@ train embedded-ode "$STATE/final/model" "$STATE/pairs" "$ODE_STEPS"
         --seconds "$(($(left) - 20))"
     touch "$STATE/decoder.done"
 }
-"$PYTHON" -m heliograph.embedded pack "$STATE/ode/model" "$OUTPUT" --decoder "$STATE/decoder.pt" --steps 2,2,2 \
-    --first-chunk-steps 4,4,4
+"$PYTHON" -m heliograph.embedded pack "$STATE/ode/model" "$OUTPUT" --decoder "$STATE/decoder.pt" --steps 2,2,2
 echo done

@@ -74,8 +74,11 @@ def prompts(file: Path, count: int) -> None:
     write_whole(file, "".join(f"{line}\n" for line in teaching_prompts(count)).encode())
 
 
-STEPS = "6,6,6"
-"""Steps on each level that the embedded model is sampled with."""
+STEPS = "2,2,2"
+"""Steps on each level that the embedded model is sampled with: it is distilled."""
+
+TEACHER_STEPS = "6,6,6"
+"""The same for models before their distillation."""
 
 
 def _numbers(_context: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[int, ...] | None:
@@ -195,7 +198,7 @@ def steering(model: str, results: Path, videos: int) -> None:
 @click.argument("results", type=click.Path(path_type=Path))
 @click.argument("name")
 @click.option("--trained-steps", type=int, required=True, help="How long it was trained: what the arms have in common.")
-@click.option("--steps", default=STEPS, callback=_numbers, show_default=True)
+@click.option("--steps", default=TEACHER_STEPS, callback=_numbers, show_default=True)
 @click.option("--guidance-scale", default=2.5, show_default=True)
 @click.option("--videos", default=8, show_default=True)
 @click.option("--chunks", default=87, show_default=True, help="Chunks of each long video; 87 are two minutes.")

@@ -14,9 +14,9 @@ from heliograph.bench.report import Figures
 from heliograph.bench.run import ChunkTime, Run, Watch, in_turn, make_ours, timed
 from heliograph.bench.subject import Asked, Subject, random_subject, stored_subject
 from heliograph.bench.theirs import MakeTheirs
-from heliograph.checkpoint import find_model
 from heliograph.config import SpeedConfig
 from heliograph.errors import UserError
+from heliograph.tiny import write_random_tiny
 
 CPU = torch.device("cpu")
 
@@ -28,9 +28,11 @@ def subject(fast_folder: Path) -> Subject:
 
 
 @pytest.fixture(scope="module")
-def tiny_model() -> Path:
-    """The embedded model."""
-    return find_model("tiny")
+def guided_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random model that is sampled with guidance, as models are before their distillation."""
+    folder = tmp_path_factory.mktemp("guided") / "mid"
+    write_random_tiny(folder, variant="mid")
+    return folder
 
 
 def test_the_spread_of_measurements_is_their_median_and_ends() -> None:
@@ -75,9 +77,9 @@ def test_both_engines_ask_the_network_equally_often_on_the_same_weights(subject:
     assert sorted(pointers) == sorted(p.data_ptr() for p in theirs.transformer.parameters())
 
 
-def test_guidance_is_weighed_by_both_engines(tiny_model: Path) -> None:
+def test_guidance_is_weighed_by_both_engines(guided_model: Path) -> None:
     # Ours asks for both branches in one pass, and not at all for the first two steps, whose velocity is zero.
-    subject = stored_subject(str(tiny_model), "cpu", "float32", Asked((3, 1, 1)))
+    subject = stored_subject(str(guided_model), "cpu", "float32", Asked((3, 1, 1), (64, 64)))
     theirs = MakeTheirs(subject)
     assert subject.sampler.guidance.is_on and subject.engine.pairs_guidance
     assert timed(make_ours, subject, 2).num_calls == 2 * (1 + 1 + 1)

@@ -1,7 +1,7 @@
 """The embedded model: it is there and complete, small, loads as trained, and does what its card says it does.
 
-Recorded on 200 prompts of three chunks (docs/evidence.md): scene, hour and colour 98 % or more, kind 82 %. Asserted
-with a margin below, on 20 fixed prompts of one chunk.
+Recorded on 200 prompts of three chunks: see docs/evidence.md. Asserted with a margin below, on 20 fixed prompts of
+three chunks.
 """
 
 from pathlib import Path
@@ -36,16 +36,17 @@ def test_it_has_a_card(folder):
 def test_it_says_that_it_is_trained_and_how_it_is_sampled(pipeline):
     assert not pipeline.is_random
     assert pipeline.engine.size == (64, 64)
-    assert pipeline.engine.sampler.steps == (6, 6, 6)
-    assert pipeline.engine.sampler.guidance.scale == 2.5
+    assert pipeline.engine.sampler.steps == (2, 2, 2)
+    assert not pipeline.engine.sampler.guidance.is_on
 
 
 def test_twenty_prompts_are_followed_nearly_as_often_as_recorded(pipeline):
-    shares = score(pipeline, ScorePlan(num_prompts=20, num_chunks=1)).shares
+    shares = score(pipeline, ScorePlan(num_prompts=20, num_chunks=3)).shares
     assert shares["scene"] >= 0.9
     assert shares["time"] >= 0.9
     assert shares["colour"] >= 0.85
-    assert shares["kind"] >= 0.7
+    assert shares["kind"] >= 0.8
+    assert shares["count"] >= 0.55
 
 
 def test_the_prompt_decides_and_the_seed_repeats(pipeline):

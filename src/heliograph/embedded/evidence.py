@@ -43,9 +43,12 @@ expected to beat. Chance is 20 % for the scene, 33 % for the hour, 12.5 % for th
 
 STAGES = """## Few steps: before and after each phase of stage 3
 
-The same held-out prompts, {num} of them. Before distillation videos are made with guidance; the distilled models need
-none, so that one step costs them one evaluation of the network and the others two. Names are the phase and the steps
-on each level.
+The same held-out prompts, {num} of them; names are the phase and the steps on each level. Before distillation videos
+are made with guidance 2.5, so that a step is two evaluations of the network, and after it with one. The model before is
+the arm `whole` below, stage 1 the arm `no pyramid`; ODE is 300 steps of 8 on paths for 200 prompts (8,8,8 steps of the
+teacher). DMD and GAN are 60 steps of 16 on a CPU, which are 12 updates of the student, at fifty times the paper's rate
+and with that short stage 1 as their teacher: too few and too weak a judge, and every score falls. They say nothing about
+what either does at its proper length.
 """
 
 ENDURANCE = """## Long videos

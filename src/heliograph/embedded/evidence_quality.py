@@ -29,9 +29,10 @@ def section(found: Mapping[str, Any]) -> str:
     return f"""## Judged by `heliograph evaluate`
 
 {plan["num_prompts"]} held-out prompts, {plan["num_chunks"]} chunks each, model {model}, commit {facts["commit"]}, by
-`python -m heliograph.embedded.quality`. `plain` is as the model makes them, `matched` the same with `--match-chunks`,
-`ceiling` true clips through the model's autoencoder; all are H.264 files. Means over videos with the middle 95 % of
-their bootstrap (Wilson's interval for what is right or wrong), and in brackets how many videos have the metric.
+`python -m heliograph.embedded.quality`. `plain` is with `--no-match-chunks`, `matched` with `--match-chunks`, this
+model's default, `ceiling` true clips through the model's autoencoder; all are H.264 files, in which every chunk begins
+with a key frame. Means over videos with the middle 95 % of their bootstrap (Wilson's interval for what is right or
+wrong), and in brackets how many videos have the metric.
 
 ### Ground truth
 

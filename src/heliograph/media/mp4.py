@@ -22,9 +22,10 @@ from heliograph.media.colour import to_yuv
 from heliograph.media.filesink import FileSink
 from heliograph.media.target import GrowingFile, Target, part_of, put_in_place
 
-X264_OPTIONS = {"preset": "veryfast", "crf": "18", "bf": "0"}
+X264_OPTIONS = {"preset": "veryfast", "crf": "18", "bf": "0", "x264-params": "mbtree=0"}
 """Visually clean at several times real time on two cores. Without B-frames a frame is shown in the order it is stored,
-so fragments join without a shift."""
+so fragments join without a shift. Without `mbtree`, which makes key frames better than the rest, one sees less of them:
+there is one in every chunk. It costs 45 % more bytes (64×64, six videos) and a third of the jump."""
 
 ENCODER_THREADS = 4
 """The same everywhere: the number changes the bytes that come out."""

@@ -21,11 +21,11 @@ import psutil
 PROMPT = "a big red fish swims over a coral reef by day"
 SHIPPED = "shipped"
 SCHEDULES: dict[str, tuple[int, list[str]]] = {
-    SHIPPED: (5, []),
-    "2,2,2": (20, ["--steps", "2,2,2", "--guidance-scale", "1"]),
+    SHIPPED: (20, []),
+    "teacher": (5, ["--model", "runs/teacher"]),
     "1,1,1": (20, ["--steps", "1,1,1", "--guidance-scale", "1"]),
 }
-"""Chunks in a run, and what to ask for: what the model comes with, and distilled models' schedules without guidance."""
+"""Chunks in a run, and what to ask for: the model as it comes, before its distillation, and in fewest steps."""
 
 DEMO = ["--enlarge", "4"]
 """What `make demo` adds."""
@@ -50,9 +50,9 @@ bfloat16), in a thread beside the sampling of the next chunk.
 `transformer` and `decode` are therefore ratios of the two parts, and `end to end` is of frames per second with the
 file. Frames of diffusers come when the whole video is done, so the ratio of first frames is left out here.
 
-The shipped schedule has guidance: diffusers runs the network twice in every step, heliograph once with both branches
-as a batch of two, and not at all in the first two steps of a chunk, whose velocity CFG-Zero* sets to zero. Without
-guidance both ask equally often.
+The shipped schedule (2,2,2) has no guidance: both ask the network equally often. The model before its distillation
+(`runs/teacher`, 6,6,6) has: there diffusers runs the network twice in every step, heliograph once with both branches as
+a batch of two, and not at all in the first two steps of a chunk, whose velocity CFG-Zero* sets to zero.
 
 heliograph runs on one thread (and one for decoding, one for encoding), diffusers on one; rows of two threads are
 diffusers on two that spin while they wait, which is what PyTorch does by itself on two cores. `chunk` is the time from

@@ -11,8 +11,8 @@ from tests.serve.harness import running, wait_for
 
 PROMPTS = (
     "a big red fish swims over a coral reef by day",
-    "a big yellow sailing boat on the evening sea",
-    "a big white owl flies over snowy mountains at night",
+    "a big yellow fish swims over a coral reef by day",
+    "a big white jellyfish drifts over a coral reef at night",
 )
 PLAYED = 3
 """Chunks that each prompt is shown for."""

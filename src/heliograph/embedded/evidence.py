@@ -47,7 +47,7 @@ The same held-out prompts, {num} of them; names are the phase and the steps on e
 are made with guidance 2.5, so that a step is two evaluations of the network, and after it with one. The model before is
 the arm `whole` below, stage 1 the arm `no pyramid`; ODE is 300 steps of 8 on paths for 200 prompts (8,8,8 steps of the
 teacher). DMD and GAN are 60 steps of 16 on a CPU, which are 12 updates of the student, at fifty times the paper's rate
-and with that short stage 1 as their teacher: too few and too weak a judge, and every score falls. They say nothing about
+and with that short stage 1 as their teacher: too few, too weak a judge, and most scores fall. They say nothing about
 what either does at its proper length.
 """
 

@@ -170,7 +170,8 @@ class ShardSource:
 
     def _draw(self, clips: Sequence[tuple[int, int]], epoch: int, draw: int) -> Batch:
         examples = [self._example(clip, f"{epoch}/{slot}/{draw}") for slot, clip in enumerate(clips)]
-        return Batch(**{name: torch.stack([example[name] for example in examples]) for name in examples[0]})
+        columns = {name: torch.stack([example[name] for example in examples]) for name in examples[0]}
+        return Batch(columns["chunk"], columns["history"], columns["anchor"], columns["text"])
 
     def _example(self, clip: tuple[int, int], purpose: str) -> dict[str, torch.Tensor]:
         """A chunk of the clip, each equally likely, by a generator of its own; only the windows it needs are read."""

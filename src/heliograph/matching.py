@@ -28,13 +28,16 @@ ALIKE = 0.5
 """Least correlation of the fields of two frames of one scene; below it the chunk begins a new scene, which may jump."""
 
 FINE_FRAMES = 9
-"""Frames of a chunk that take over fine structure. Longer costs truth where things move: see docs/log.md."""
+"""Frames of a chunk that take over fine structure. Longer costs truth where things move: see decision 0018."""
 
 MOVED = 40 / 127.5
 """Mean change around a pixel from which on something has moved there more likely than not."""
 
 AROUND = 1 / 7
 """Side of the square, in picture heights, over which changes are averaged: about one latent cell of a small picture."""
+
+LITTLE = 0.05
+"""Share of a field that stayed below which its difference counts for less: too little is left of it to judge by."""
 
 USUAL = 0.7
 """Share of the usual change from frame to frame that is left between chunks: below 1, as jumps are measured without
@@ -56,11 +59,11 @@ def lead_in(frames: Float[Tensor, "b 3 f H W"], before: Frame) -> Float[Tensor, 
     change = _around(_size(gap))
     stayed = 1 / (1 + (torch.maximum(change, _size(gap)) / MOVED) ** 4)
 
-    fields = _fields(stayed * gap) / (_fields(stayed) + 0.05)
-    usual = torch.stack([_size(_fields(step)) for step in steps.unbind(2)]).mean(0)
-    coarse = _smooth(fields * _excess(_size(fields), usual), gap.shape[-2:])
-    usual = _around(steps.abs().mean(dim=(1, 2))[:, None])
-    fine = stayed * _excess(change, usual) * (gap - coarse)
+    fields = _fields(stayed * gap) / (_fields(stayed) + LITTLE)
+    usual_of_fields = torch.stack([_size(_fields(step)) for step in steps.unbind(2)]).mean(0)
+    coarse = _smooth(fields * _excess(_size(fields), usual_of_fields), gap.shape[-2:])
+    usual_around = _around(steps.abs().mean(dim=(1, 2))[:, None])
+    fine = stayed * _excess(change, usual_around) * (gap - coarse)
 
     num_frames = frames.shape[2]
     short = functional.pad(fade(first.shape[2]), (0, num_frames - first.shape[2]))

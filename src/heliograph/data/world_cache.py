@@ -115,12 +115,26 @@ def _encode(record: Record, info: CacheInfo, codec: LatentCodec) -> tuple[Tensor
     return latents, codec.encode_image(frames[:, :, 0])[0], shares
 
 
+@dataclass(frozen=True)
+class Showing:
+    """How the clips of a cache are shown.
+
+    Attributes:
+        subject_weight: what a latent cell that shows a subject counts in the loss; 1 weighs all alike.
+        still_share: of the examples, how many start from the first picture of the chunk, which says where things are
+            but not how they move.
+        accepts: clips whose record it refuses do not come up; None shows all.
+    """
+
+    subject_weight: float = 1.0
+    still_share: float = 0.0
+    accepts: Callable[[Record], bool] | None = None
+
+
 class WorldCacheSource:
     """Batches from a cache by number: an epoch is a random order of all clips, of each of which one chunk is shown.
 
-    `text` or `tokens` gives what a batch holds of the captions; the other is None. A `still_share` of the examples
-    start from the first picture of the chunk, which says where things are but not how they move: that can be told from
-    the caption alone. (Not so in the first chunk of a clip: where something enters tells where it goes.)
+    `text` or `tokens` gives what a batch holds of the captions; the other is None.
     """
 
     def __init__(
@@ -128,22 +142,19 @@ class WorldCacheSource:
         folder: Path,
         world: Worldly,
         drawing: Drawing,
-        subject_weight: float,
+        showing: Showing,
         text: Texts | None = None,
         tokens: Tokens | None = None,
-        still_share: float = 0.0,
-        shown: Callable[[Record], bool] | None = None,
     ) -> None:
-        """Read all parts into memory; with `shown`, only clips whose record it accepts come up.
+        """Read all parts into memory.
 
         Raises:
-            DataError: a part is missing or damaged.
+            DataError: a part is missing or damaged, or no clip is to be shown.
         """
         self.info = read_cache_info(folder)
-        self.world, self.drawing, self.subject_weight = world, drawing, subject_weight
-        self.still_share = still_share
+        self.world, self.drawing, self.showing = world, drawing, showing
         clips = range(self.info.num_clips)
-        self._clips = [clip for clip in clips if shown is None or shown(world.record(clip))]
+        self._clips = [clip for clip in clips if showing.accepts is None or showing.accepts(world.record(clip))]
         if not self._clips:
             raise DataError(f"none of the {self.info.num_clips} clips in {folder} is of the kind that is to be shown")
         self.text, self.tokens = text, tokens
@@ -167,9 +178,10 @@ class WorldCacheSource:
 
     def fingerprint(self) -> str:
         """What the clips are."""
-        still = f"still starts {self.still_share}, " if self.still_share else ""
+        still = f"still starts {self.showing.still_share}, " if self.showing.still_share else ""
         kind = "" if len(self._clips) == self.info.num_clips else f"{len(self._clips)} clips of it, "
-        return f"world cache, {self.info}, {kind}subject weight {self.subject_weight}, {still}seed {self.drawing.seed}"
+        weight = f"subject weight {self.showing.subject_weight}, "
+        return f"world cache, {self.info}, {kind}{weight}{still}seed {self.drawing.seed}"
 
     def _clip(self, visit: int) -> int:
         epoch, position = divmod(visit, len(self._clips))
@@ -189,7 +201,7 @@ class WorldCacheSource:
     ) -> Batch:
         generator = self._seeds.generator(f"world cache/{purpose}")
         chunks = torch.randint(self.info.num_chunks, (len(clips),), generator=generator).tolist()
-        stills = (torch.rand(len(clips), generator=generator) < self.still_share).tolist()
+        stills = (torch.rand(len(clips), generator=generator) < self.showing.still_share).tolist()
         if self.drawing.is_aligned:
             chunks = chunks[:1] * len(clips)
             stills = [still and chunks[0] == 0 for still in stills]
@@ -198,7 +210,7 @@ class WorldCacheSource:
             for clip, chunk, still in zip(clips, chunks, stills, strict=True)
         ]
         history, chunk, anchor, weight = (torch.stack(column) for column in zip(*rows, strict=True))
-        weights = weight if self.subject_weight != 1 else None
+        weights = weight if self.showing.subject_weight != 1 else None
         return Batch(chunk, history, anchor, text, tokens, weights, chunks[0] if self.drawing.is_aligned else 0)
 
     def _example(self, clip: int, chunk: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -214,7 +226,7 @@ class WorldCacheSource:
 
     def _weight(self, clip: int, chunk: int) -> Float[Tensor, "1 t h w"]:
         share = self._shares[clip, chunk].float() / BYTE
-        return (1 + (self.subject_weight - 1) * share)[None]
+        return (1 + (self.showing.subject_weight - 1) * share)[None]
 
 
 def read_cache_info(folder: Path) -> CacheInfo:

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from heliograph.errors import UserError
+from heliograph.options import Steps
 
 
 @click.group()
@@ -81,16 +82,12 @@ TEACHER_STEPS = "6,6,6"
 """The same for models before their distillation."""
 
 
-def _numbers(_context: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[int, ...] | None:
-    return None if value is None else tuple(int(number) for number in value.split(","))
-
-
 @commands.command()
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--decoder", type=click.Path(path_type=Path), help="State of the decoder's training.")
-@click.option("--steps", default=STEPS, callback=_numbers, show_default=True)
-@click.option("--first-chunk-steps", callback=_numbers)
+@click.option("--steps", default=STEPS, type=Steps(), show_default=True)
+@click.option("--first-chunk-steps", type=Steps())
 @click.option("--guidance-scale", default=1.0, show_default=True)
 def pack(
     model: Path,
@@ -115,8 +112,8 @@ def pack(
 @click.argument("name")
 @click.option("--prompts", default=40, show_default=True)
 @click.option("--chunks", default=3, show_default=True)
-@click.option("--steps", callback=_numbers, help="Steps on each level.  [default: the model's]")
-@click.option("--first-chunk-steps", callback=_numbers)
+@click.option("--steps", type=Steps(), help="Steps on each level.  [default: the model's]")
+@click.option("--first-chunk-steps", type=Steps())
 @click.option("--guidance-scale", type=float)
 @click.option("--sheet", type=click.Path(path_type=Path), help="Picture of three frames of each video.")
 def score(  # noqa: PLR0913, PLR0917
@@ -198,7 +195,7 @@ def steering(model: str, results: Path, videos: int) -> None:
 @click.argument("results", type=click.Path(path_type=Path))
 @click.argument("name")
 @click.option("--trained-steps", type=int, required=True, help="How long it was trained: what the arms have in common.")
-@click.option("--steps", default=TEACHER_STEPS, callback=_numbers, show_default=True)
+@click.option("--steps", default=TEACHER_STEPS, type=Steps(), show_default=True)
 @click.option("--guidance-scale", default=2.5, show_default=True)
 @click.option("--videos", default=8, show_default=True)
 @click.option("--chunks", default=87, show_default=True, help="Chunks of each long video; 87 are two minutes.")

@@ -17,14 +17,17 @@ from typing import Any
 from heliograph.embedded.endurance import PROPERTIES
 from heliograph.embedded.evidence_arms import section as arms_section
 from heliograph.embedded.evidence_quality import section
+from heliograph.embedded.markdown import figure, judged, percent, table
 from heliograph.errors import UserError
-from heliograph.evaluate.plots import curve_plot, number
-from heliograph.evaluate.statistics import share_interval
+from heliograph.evaluate.plots import curve_plot
 
 Results = Mapping[str, Any]
 
 COLUMNS = ("scene", "time", "colour", "kind", "direction", "pan", "count", "size", "motion", "speed")
 """Attributes in the order of the tables."""
+
+NOTE = "note"
+"""Name of what a file of results says of itself, in words: how the models in it were trained."""
 
 HEAD = """# Evidence
 
@@ -43,12 +46,7 @@ expected to beat. Chance is 20 % for the scene, 33 % for the hour, 12.5 % for th
 
 STAGES = """## Few steps: before and after each phase of stage 3
 
-The same held-out prompts, {num} of them; names are the phase and the steps on each level. Before distillation videos
-are made with guidance 2.5, so that a step is two evaluations of the network, and after it with one. The model before is
-the arm `whole` below, stage 1 the arm `no pyramid`; ODE is 300 steps of 8 on paths for 200 prompts (8,8,8 steps of the
-teacher). DMD and GAN are 60 steps of 16 on a CPU, which are 12 updates of the student, at fifty times the paper's rate
-and with that short stage 1 as their teacher: too few, too weak a judge, and most scores fall. They say nothing about
-what either does at its proper length.
+The same held-out prompts, {num} of them; names are the phase and the steps on each level. {note}
 """
 
 ENDURANCE = """## Long videos
@@ -105,26 +103,19 @@ def _read(file: Path) -> Results:
 def _following(entries: Results, folder: Path) -> list[str]:
     rows = [
         [name, str(entry["plan"]["num_chunks"]), f"{entry['seconds_per_chunk']:.2f}"]
-        + [_judged(entry, column) for column in COLUMNS]
+        + [judged(entry, column) for column in COLUMNS]
         for name, entry in entries.items()
     ]
     sheet = _picture(folder / "sheet.png", "three frames of each of the first videos, as shipped", folder)
-    return [FOLLOWING, *_table(["videos", "chunks", "s a chunk", *COLUMNS], rows), *sheet]
+    return [FOLLOWING, *table(["videos", "chunks", "s a chunk", *COLUMNS], rows), *sheet]
 
 
-def _stages(entries: Results, folder: Path) -> list[str]:
-    rows = [[name, *(_judged(entry, column) for column in COLUMNS)] for name, entry in entries.items()]
+def _stages(results: Results, folder: Path) -> list[str]:
+    entries = {name: entry for name, entry in results.items() if name != NOTE}
+    rows = [[name, *(judged(entry, column) for column in COLUMNS)] for name, entry in entries.items()]
     num = max(entry["plan"]["num_prompts"] for entry in entries.values())
     sheet = _picture(folder / "stages.png", "the first videos of each phase", folder)
-    return [STAGES.format(num=num), *_table(["phase, steps", *COLUMNS], rows), *sheet]
-
-
-def _judged(entry: Results, column: str) -> str:
-    """A share and its interval, from the share and the number judged."""
-    if column not in entry["shares"]:
-        return "–"
-    count = entry["counts"][column]
-    return _percent(vars(share_interval(round(entry["shares"][column] * count), count)))
+    return [STAGES.format(num=num, note=results.get(NOTE, "")), *table(["phase, steps", *COLUMNS], rows), *sheet]
 
 
 def _bars(results: Results, folder: Path) -> list[str]:
@@ -141,15 +132,15 @@ def _endurance(found: Results, folder: Path) -> list[str]:
     rows = []
     for name in model:
         ratio = model[name]["mean"] / world[name]["mean"] if world[name]["mean"] else None
-        rows.append([name, _figure(model[name]), _figure(world[name]), "–" if ratio is None else f"{ratio:.2f}"])
+        rows.append([name, figure(model[name]), figure(world[name]), "–" if ratio is None else f"{ratio:.2f}"])
     kept = [
         [name, *(_share(share) for side in ("model", "world") for share in found[side]["kept"][name])]
         for name in found["model"]["kept"]
     ]
     lines = [ENDURANCE.format(num=found["model"]["num"], minutes=found["seconds"] / 60)]
-    lines += [_about(found), *_table(["", "model", "true clips", "ratio"], rows)]
+    lines += [_about(found), *table(["", "model", "true clips", "ratio"], rows)]
     lines += ["Shares of videos whose first and last four seconds show what was asked:", ""]
-    lines += _table(["", "model, first", "model, last", "true, first", "true, last"], kept)
+    lines += table(["", "model, first", "model, last", "true, first", "true, last"], kept)
     lines += _picture(folder / "film.png", "each long video over its length", folder)
     for name in PROPERTIES:
         curves = [[each[name] for each in found[side]["curves"]] for side in ("model", "world")]
@@ -163,7 +154,7 @@ def _steering(found: Results) -> list[str]:
         [
             name,
             str(found[name]["num"]),
-            *(_percent(found[name][attribute]) for attribute in ("scene", "kind", "colour")),
+            *(percent(found[name][attribute]) for attribute in ("scene", "kind", "colour")),
         ]
         for name in ("image", "video")
     ]
@@ -171,15 +162,15 @@ def _steering(found: Results) -> list[str]:
         [
             name,
             str(found[name]["num"]),
-            *(_percent(found[name][each]) for each in ("before", "after", "scene", "no cut")),
+            *(percent(found[name][each]) for each in ("before", "after", "scene", "no cut")),
         ]
         for name in ("colour", "time")
     ]
     return [
         STEERING.format(given=66, seconds=10),
         _about(found),
-        *_table(["start", "videos", "scene kept", "subject kept", "colour kept"], rows),
-        *_table(["change", "videos", "right before", "right after", "scene kept", "no cut"], changes),
+        *table(["start", "videos", "scene kept", "subject kept", "colour kept"], rows),
+        *table(["change", "videos", "right before", "right after", "scene kept", "no cut"], changes),
     ]
 
 
@@ -190,28 +181,13 @@ def _checkers(results: Results, _folder: Path) -> list[str]:
             read = damages[damage]
             cells = [_share(read[name]["share"], 1) if name in read else "–" for name in COLUMNS]
             rows.append([size, damage, str(max(each["num"] for each in read.values())), *cells])
-    return [CHECKERS, *_table(["size", "", "clips", *COLUMNS], rows)]
+    return [CHECKERS, *table(["size", "", "clips", *COLUMNS], rows)]
 
 
 def _about(found: Results) -> str:
     steps = ",".join(map(str, found["steps"]))
     sampled = f"steps {steps}, guidance {found['guidance_scale']:g}"
     return f"Weights `{found['weights']}`, {sampled}, commit `{found['commit']}`.\n"
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    lines = [head, ["---"] * len(head), *rows]
-    return [*("| " + " | ".join(cells) + " |" for cells in lines), ""]
-
-
-def _figure(found: Results) -> str:
-    between = "" if found["low"] is None else f" [{number(found['low'])}, {number(found['high'])}]"
-    return number(found["mean"]) + between
-
-
-def _percent(found: Results) -> str:
-    between = "" if found["low"] is None else f" [{100 * found['low']:.0f}, {100 * found['high']:.0f}]"
-    return f"{100 * found['mean']:.0f} %{between}"
 
 
 def _share(value: float, digits: int = 0) -> str:

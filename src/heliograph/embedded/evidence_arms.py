@@ -3,11 +3,13 @@
 `python -m heliograph.embedded arm` writes the results.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from statistics import fmean
 from typing import Any
 
+from heliograph.embedded.markdown import judged, signed, table
 from heliograph.evaluate.plots import number
-from heliograph.evaluate.statistics import holm, paired_test, share_interval
+from heliograph.evaluate.statistics import Interval, holm, paired_test
 from heliograph.shapes import CHUNK_FRAMES, FPS
 
 WHOLE = "arm-full"
@@ -37,6 +39,11 @@ that there would be none from the start.
 """
 
 
+ENDS = """Seconds of one core for a chunk, beside other work; how many long videos begin and end with subject, scene,
+hour and colour as asked; and short videos that are right in each attribute:
+"""
+
+
 def section(found: Mapping[str, Any]) -> list[str]:
     """The section as Markdown lines, its heading included; `found` holds the arms by name, `WHOLE` among them."""
     whole, arms = found[WHOLE], [name for name in CLAIMS if name in found]
@@ -52,20 +59,15 @@ def section(found: Mapping[str, Any]) -> list[str]:
         )
     ]
     rows = [[_short(name), *(_compared(whole, found[name], metric) for metric in DRIFTS)] for name in arms]
-    means = ["whole", *(number(_mean(whole["metrics"][metric])) for metric in DRIFTS)]
-    lines += _table(["", *DRIFTS], [means, *rows])
+    means = ["whole", *(number(fmean(whole["metrics"][metric])) for metric in DRIFTS)]
+    lines += table(["", *DRIFTS], [means, *rows])
     rows = [
         [_short(name), f"{found[name]['seconds_per_chunk']:.2f}", _kept(found[name])]
-        + [_share(found[name], attribute) for attribute in SHARES]
+        + [judged(found[name], attribute) for attribute in SHARES]
         for name in (WHOLE, *arms)
     ]
-    lines += [
-        "Seconds of one core for a chunk, ends of long videos that show subject, scene, hour and colour as asked",
-        "",
-    ]
-    lines[-2] += " (first, last), and short videos that are right in each attribute:"
-    lines += _table(["", "s a chunk", "ends as asked", *SHARES], rows)
-    return [*lines, *_table(["the paper says", "here"], [[CLAIMS[name], verdict(whole, found[name])] for name in arms])]
+    lines += [ENDS, *table(["", "s a chunk", "ends as asked", *SHARES], rows)]
+    return [*lines, *table(["the paper says", "here"], [[CLAIMS[name], verdict(whole, found[name])] for name in arms])]
 
 
 def verdict(whole: Mapping[str, Any], arm: Mapping[str, Any]) -> str:
@@ -75,34 +77,25 @@ def verdict(whole: Mapping[str, Any], arm: Mapping[str, Any]) -> str:
     clear = [
         f"{metric} {'+' if test.difference.mean > 0 else '−'}{number(abs(test.difference.mean))}"
         for metric, test in zip(DRIFTS, tests, strict=True)
-        if test.difference.low is not None and (test.difference.low > 0 or test.difference.high < 0)  # pyright: ignore[reportOptionalOperand]
+        if _leaves_out_zero(test.difference)
     ]
-    sure = min(chances)
     said = f"interval without zero: {', '.join(clear)}" if clear else "no drift's interval leaves out zero"
-    return f"{said}; least p after Holm {sure:.2g}"
+    return f"{said}; least p after Holm {min(chances):.2g}"
 
 
 def _compared(whole: Mapping[str, Any], arm: Mapping[str, Any], metric: str) -> str:
     test = paired_test(whole["metrics"][metric], arm["metrics"][metric])
-    difference = test.difference
-    between = "" if difference.low is None else f" [{number(difference.low)}, {number(difference.high)}]"  # pyright: ignore[reportArgumentType]
-    sign = "+" if difference.mean > 0 else ""
     chance = "" if test.p is None else f", p {test.p:.2g}"
-    return f"{number(_mean(arm['metrics'][metric]))}: {sign}{number(difference.mean)}{between}{chance}"
+    return f"{number(fmean(arm['metrics'][metric]))}: {signed(test.difference)}{chance}"
+
+
+def _leaves_out_zero(found: Interval) -> bool:
+    return found.low is not None and found.high is not None and not found.low <= 0 <= found.high
 
 
 def _kept(arm: Mapping[str, Any]) -> str:
     ends = [[all(row[end] for row in rows) for rows in zip(*arm["kept"].values(), strict=True)] for end in (0, 1)]
     return ", ".join(f"{sum(end)} of {len(end)}" for end in ends)
-
-
-def _share(arm: Mapping[str, Any], attribute: str) -> str:
-    if attribute not in arm["shares"]:
-        return "–"
-    count = arm["counts"][attribute]
-    found = share_interval(round(arm["shares"][attribute] * count), count)
-    assert found.low is not None and found.high is not None
-    return f"{100 * found.mean:.0f} % [{100 * found.low:.0f}, {100 * found.high:.0f}]"
 
 
 def _sampled(arm: Mapping[str, Any]) -> str:
@@ -111,12 +104,3 @@ def _sampled(arm: Mapping[str, Any]) -> str:
 
 def _short(name: str) -> str:
     return "whole" if name == WHOLE else name.removeprefix("arm-").replace("-", " ")
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    lines = [head, ["---"] * len(head), *rows]
-    return [*("| " + " | ".join(cells) + " |" for cells in lines), ""]

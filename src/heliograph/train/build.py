@@ -14,7 +14,7 @@ from heliograph.data.clips import DataError
 from heliograph.data.loader import Drawing, ShardSource, Share, Source
 from heliograph.data.shards import DATASET_FILE, ShardFolder, open_shards
 from heliograph.data.world import WorldClips, WorldSource
-from heliograph.data.world_cache import CACHE_FILE, WorldCacheSource, code_digest, read_cache_info
+from heliograph.data.world_cache import CACHE_FILE, Showing, WorldCacheSource, code_digest, read_cache_info
 from heliograph.embedded.mix import is_bright_crossing
 from heliograph.embedded.render import MIX
 from heliograph.errors import CheckpointError
@@ -139,8 +139,11 @@ def open_data(names: Sequence[str], shares: Sequence[float], config: TrainConfig
     if (Path(names[0]) / CACHE_FILE).exists():
         return _open_cache(names, config, drawing, beside)
     if config.still_share or is_aligned or config.shows != "all":
-        what = "still pictures" if config.still_share else "one kind of batch"
-        raise DataError(f"{config.name} needs {what}, which only a cache of the world gives; give --data CACHE")
+        raise DataError(
+            f"{config.name} chooses its examples (still_share={config.still_share}, shows={config.shows!r}, "
+            f"positions={config.memory.positions!r}), which only a cache of the world lets it; make one with "
+            "python -m heliograph.embedded latents MODEL FOLDER and give --data FOLDER"
+        )
     if WORLD in names:
         if len(names) > 1:
             raise DataError(f"{WORLD} cannot be mixed with folders; give it alone")
@@ -244,15 +247,9 @@ def _open_cache(names: Sequence[str], config: TrainConfig, drawing: Drawing, bes
     if (info.height, info.width) != config.size:
         raise DataError(f"{folder} holds {info.height}x{info.width}, {config.name} trains on {config.size}; see --size")
     encoder = beside.text(torch.float32)
-    open_source = partial(
-        WorldCacheSource,
-        folder,
-        MIX,
-        drawing,
-        config.subject_weight,
-        still_share=config.still_share,
-        shown=is_bright_crossing if config.shows == "bright crossings" else None,
-    )
+    accepts = is_bright_crossing if config.shows == "bright crossings" else None
+    showing = Showing(config.subject_weight, config.still_share, accepts)
+    open_source = partial(WorldCacheSource, folder, MIX, drawing, showing)
     if config.trains_text:
         return open_source(tokens=partial(tokens_of, encoder))
     return open_source(text=lambda captions: encoder.encode(captions).embedding)

@@ -27,7 +27,8 @@ from heliograph.serve.protocol import (
 from heliograph.serve.studio import Studio
 from heliograph.serve.viewers import Media, Skipped, Viewer, message_text
 
-NOT_FOUND, TOO_MUCH, TRY_LATER = 4404, 4429, 4503
+NORMAL, NOT_FOUND, TOO_MUCH, TRY_LATER = 1000, 4404, 4429, 4503
+PARTING_SECONDS = 2.0  # for what still waits to go out to a client that is being turned away
 
 
 def live_socket(studio: Studio) -> APIRouter:
@@ -62,12 +63,15 @@ class Connection:
         self._production = production
         self._viewer = viewer
         self._times: deque[float] = deque(maxlen=studio.settings.limits.max_messages_per_second)
+        self._code = NORMAL
 
     async def run(self) -> None:
         """Until either side ends it."""
         tasks = [asyncio.create_task(self._give()), asyncio.create_task(self._take())]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if self._code != NORMAL:
+                await asyncio.wait(tasks, timeout=PARTING_SECONDS)
         finally:
             for task in tasks:
                 task.cancel()
@@ -75,7 +79,7 @@ class Connection:
                 if isinstance(result, Exception) and not isinstance(result, WebSocketDisconnect | RuntimeError):
                     raise result
             with contextlib.suppress(RuntimeError, WebSocketDisconnect):
-                await self._socket.close()
+                await self._socket.close(self._code)
 
     async def _give(self) -> None:
         production, coder = self._production, self._production.coder
@@ -103,6 +107,8 @@ class Connection:
                 self._error(
                     None, ApiError(429, "too many messages; send fewer a second", code="messages", retry_after=1)
                 )
+                self._code = TOO_MUCH
+                self._viewer.end()
                 return
             self._times.append(now)
             await self._answer(message.get("text"))

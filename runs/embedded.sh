@@ -5,7 +5,8 @@
 # says "done". State is kept in runs/state (RUN_STATE), which git ignores. Phases:
 #   start       linear code, tokenizer, untrained networks         latents     12,000 clips x 4 chunks, rendered once
 #   adapt       stage 1, from scratch                              multiscale  stage 2, three levels
-#   motion      stage 2 where left and right are easy to find      final       stage 2 again, on everything
+#   motion      stage 2 where left and right are easy to find      crossings   the same in all colours and lights
+#   settle      stage 2 again, on everything, gently
 #   pairs       the teacher's paths for prompts of the mix         ode         stage 3, few steps
 #   decoder     the network that refines the linear code           pack        the folder that is installed
 #
@@ -20,12 +21,13 @@ DEVICE=${DEVICE:-auto}
 CLIPS=${CLIPS:-12000}
 ADAPT_STEPS=${ADAPT_STEPS:-450}
 MULTISCALE_STEPS=${MULTISCALE_STEPS:-9000}
-MOTION_STEPS=${MOTION_STEPS:-230}
-FINAL_STEPS=${FINAL_STEPS:-1700}
+MOTION_STEPS=${MOTION_STEPS:-150}
+CROSSINGS_STEPS=${CROSSINGS_STEPS:-800}
+SETTLE_STEPS=${SETTLE_STEPS:-3000}
 PROMPTS=${PROMPTS:-280}
 PAIR_STEPS=${PAIR_STEPS:-8,8,8}
 ODE_STEPS=${ODE_STEPS:-450}
-DECODER_STEPS=${DECODER_STEPS:-3000}
+DECODER_STEPS=${DECODER_STEPS:-4000}
 END=$((SECONDS + ${CALL_SECONDS:-570}))
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} GLIBC_TUNABLES=glibc.malloc.hugetlb=1
 export MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=20000000000 MALLOC_TOP_PAD_=268435456
@@ -55,15 +57,16 @@ mkdir -p "$STATE"
 train embedded-adapt "$STATE/start" "$STATE/latents" "$ADAPT_STEPS"
 train embedded-multiscale "$STATE/adapt/model" "$STATE/latents" "$MULTISCALE_STEPS"
 train embedded-motion "$STATE/multiscale/model" "$STATE/latents" "$MOTION_STEPS"
-train embedded-multiscale "$STATE/motion/model" "$STATE/latents" "$FINAL_STEPS" final
+train embedded-crossings "$STATE/motion/model" "$STATE/latents" "$CROSSINGS_STEPS"
+train embedded-settle "$STATE/crossings/model" "$STATE/latents" "$SETTLE_STEPS"
 [ -f "$STATE/pairs/done" ] || {
     "$PYTHON" -m heliograph.embedded prompts "$STATE/prompts.txt" --count "$PROMPTS"
-    limited "$PYTHON" -m heliograph.cli prepare "$STATE/prompts.txt" --ode-pairs --model "$STATE/final/model" \
+    limited "$PYTHON" -m heliograph.cli prepare "$STATE/prompts.txt" --ode-pairs --model "$STATE/settle/model" \
         --output "$STATE/pairs" --steps "$PAIR_STEPS" --guidance-scale 2.5 --negative-prompt "" --chunks 3 \
         --device "$DEVICE"
     touch "$STATE/pairs/done"
 }
-train embedded-ode "$STATE/final/model" "$STATE/pairs" "$ODE_STEPS"
+train embedded-ode "$STATE/settle/model" "$STATE/pairs" "$ODE_STEPS"
 [ -f "$STATE/decoder.done" ] || {
     limited "$PYTHON" -m heliograph.embedded decoder "$STATE/start" "$STATE/decoder.pt" --steps "$DECODER_STEPS" \
         --seconds "$(($(left) - 20))"

@@ -8,9 +8,9 @@ import pytest
 import torch
 from huggingface_hub.errors import LocalEntryNotFoundError
 
-from heliograph import doctor
 from heliograph.checkpoint import RANDOM_MARK, components, find
-from heliograph.doctor import DoctorReport, Kernel, doctor_report
+from heliograph.doctor import DoctorReport, Kernel, doctor_report, look
+from heliograph.doctor import report as reports
 from heliograph.engine.machine import ContainerLimit, Device, Machine
 from heliograph.errors import CheckpointError, UserError
 from heliograph.tiny import write_random_tiny
@@ -42,7 +42,7 @@ def hub_cache_is_empty(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def report_on(machine: Machine, monkeypatch: pytest.MonkeyPatch, name: str, **size: int) -> DoctorReport:
     """The report of an imaginary machine."""
-    monkeypatch.setattr(doctor, "this_machine", lambda _: machine)
+    monkeypatch.setattr(reports, "this_machine", lambda _: machine)
     return doctor_report(name, **size)
 
 
@@ -150,7 +150,7 @@ def kernels_of(machine: Machine, model: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_attention_kernels_need_their_gpu_and_their_package(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "find_spec", lambda name: None if name == "flash_attn" else object())
+    monkeypatch.setattr(look, "find_spec", lambda name: None if name == "flash_attn" else object())
     on_h100 = kernels_of(SERVER, model, monkeypatch)
     assert on_h100["native"].is_available
     assert on_h100["_flash_3"].is_available
@@ -163,7 +163,7 @@ def test_attention_kernels_need_their_gpu_and_their_package(model: Path, monkeyp
 
 def test_missing_encoder_says_that_mp4_cannot_be_written(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert doctor_report(str(model)).software.has_h264
-    monkeypatch.setattr(doctor.av, "codecs_available", {"mpeg4"})
+    monkeypatch.setattr(look.av, "codecs_available", {"mpeg4"})
     assert "mp4 cannot be written" in text(doctor_report(str(model)))
 
 

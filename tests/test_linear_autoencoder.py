@@ -9,14 +9,21 @@ from heliograph.linear_autoencoder import (
     LinearAutoencoder,
     balanced_std,
     from_patches,
+    grown,
+    smaller,
     to_patches,
 )
+from heliograph.shapes import LATENT_STRIDE
 
 
 @pytest.fixture
 def coded() -> LinearAutoencoder:
-    """A random orthonormal code of 16 components and no network."""
-    model = LinearAutoencoder(decoder_dim=0)
+    return random_code(LATENT_STRIDE)
+
+
+def random_code(stride: int, decoder_dim: int = 0) -> LinearAutoencoder:
+    """A random orthonormal code of 16 components, without a network or with one that adds nothing."""
+    model = LinearAutoencoder(decoder_dim=decoder_dim, scale_factor_spatial=stride)
     generator = torch.Generator().manual_seed(0)
     basis, _ = torch.linalg.qr(torch.randn(PATCH_VALUES, 16, generator=generator))
     model.basis.data.copy_(basis.T)
@@ -54,6 +61,32 @@ def test_a_clip_inside_the_code_comes_back_exactly(coded):
     frames = coded.reconstruct(z)
     again = (to_patches(frames) - coded.mean) @ coded.basis.T
     torch.testing.assert_close(again.movedim(-1, 1), z, rtol=0, atol=1e-5)
+
+
+def test_a_larger_cell_has_the_code_of_the_smaller_picture():
+    frames = noise(1, 3, 33, 32, 64).clamp(-1, 1)
+    small, large = random_code(8), random_code(16)
+    z = large.encode(frames).latent_dist.mode()
+    assert z.shape == (1, 16, 9, 2, 4)
+    torch.testing.assert_close(z, small.encode(smaller(frames, 2)).latent_dist.mode())
+
+
+def test_without_a_network_a_larger_cell_shows_the_smaller_picture_enlarged():
+    small, large, z = random_code(8), random_code(16), noise(1, 16, 9, 2, 2)
+    expected = small.decode(z).sample.repeat_interleave(2, -1).repeat_interleave(2, -2)
+    torch.testing.assert_close(large.decode(z).sample, expected)
+
+
+@pytest.mark.parametrize("stride", [8, 16, 24])
+def test_patches_of_any_cell_put_back_together_are_the_picture(stride: int):
+    frames = noise(1, 3, 8, 2 * stride, stride)
+    assert torch.equal(from_patches(to_patches(frames, stride), stride), frames)
+
+
+def test_grown_patches_are_the_patches_of_the_enlarged_picture():
+    frames = noise(1, 3, 4, 16, 8)
+    enlarged = frames.repeat_interleave(2, -1).repeat_interleave(2, -2)
+    assert torch.equal(grown(to_patches(frames), 2), to_patches(enlarged, 16))
 
 
 def test_the_first_latent_shows_the_first_frame_alone(coded):
@@ -98,14 +131,15 @@ def test_it_is_the_same_after_saving_and_loading(tmp_path, coded):
     assert torch.equal(again.decode(z).sample, coded.decode(z).sample)
 
 
+@pytest.mark.parametrize("stride", [8, 16])
 @pytest.mark.parametrize(
     ("is_low", "error"), [(False, 1e-5), (True, 10 ** (-55 / 20) * 2)], ids=["float32", "bfloat16"]
 )
 def test_the_lean_decoder_shows_the_picture_of_the_plain_one(
-    monkeypatch: pytest.MonkeyPatch, *, is_low: bool, error: float
+    monkeypatch: pytest.MonkeyPatch, *, is_low: bool, error: float, stride: int
 ) -> None:
     monkeypatch.setattr("heliograph.lean_decoder.has_fast_bfloat16", lambda: is_low)
-    model = LinearAutoencoder(decoder_dim=24, latents_std=(2.0,) * 16).eval()
+    model = LinearAutoencoder(decoder_dim=24, latents_std=(2.0,) * 16, scale_factor_spatial=stride).eval()
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
         for parameter in model.parameters():

@@ -84,12 +84,12 @@ def trained() -> HeliosPipeline:
     return HeliosPipeline.from_pretrained("tiny")
 
 
-SMALL = {"height": 64, "width": 64, "steps": (1, 1, 1), "seed": 3}
+SMALL = {"height": 128, "width": 128, "steps": (1, 1, 1), "seed": 3}
 
 
 def jump(before: np.ndarray, after: np.ndarray) -> float:
-    """How far the last frame and the first of the next chunk lie apart over 8 × 8 fields."""
-    means = [frame.reshape(8, 8, 8, 8, 3).mean((1, 3)) for frame in (before[-1], after[0])]
+    """How far the last frame and the first of the next chunk lie apart over 8 × 8 fields of 16 × 16 pixels."""
+    means = [frame.reshape(8, 16, 8, 16, 3).mean((1, 3)) for frame in (before[-1], after[0])]
     return float(np.abs(means[0] - means[1]).mean())
 
 

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from heliograph.kernels.onednn import has_fast_bfloat16, linear, linear_silu
-from heliograph.linear_autoencoder import LinearAutoencoder, from_patches
+from heliograph.linear_autoencoder import LinearAutoencoder, from_patches, grown
 from heliograph.shapes import FRAME_STRIDE
 
 
@@ -31,7 +31,10 @@ class LeanDecoder:
         # Both read the same cells: one product.
         self._first = torch.cat([weights["linear"], weights["enter"]]), torch.cat([bias["linear"], bias["enter"]])
         self._middle, self._leave = (weights["middle"], bias["middle"]), weights["leave"]
-        self._basis, self._mean, self._kind = autoencoder.basis.detach(), autoencoder.mean.detach(), kind
+        self._basis, self._mean = (
+            grown(each.detach(), autoencoder.detail).contiguous() for each in (autoencoder.basis, autoencoder.mean)
+        )
+        self._kind = kind
 
     @property
     def dtype(self) -> torch.dtype:
@@ -39,9 +42,9 @@ class LeanDecoder:
         return self._kind
 
     @torch.no_grad()
-    def decode(self, z: Float[Tensor, "b c t h w"], /) -> Float[Tensor, "b 3 f h8 w8"]:
+    def decode(self, z: Float[Tensor, "b c t h w"], /) -> Float[Tensor, "b 3 f H W"]:
         """The 1 + 4·(t − 1) frames of a chunk's latents, in [-1, 1]."""
-        return from_patches(self._patches(z))[:, :, FRAME_STRIDE - 1 :].clamp(-1, 1)
+        return from_patches(self._patches(z), self._autoencoder.stride)[:, :, FRAME_STRIDE - 1 :].clamp(-1, 1)
 
     def _patches(self, z: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b t h w n"]:
         """The pixels of each cell."""

@@ -32,7 +32,7 @@ from heliograph.memory import History
 from heliograph.request import Request, chosen_sampler
 from heliograph.sample import make_sampler
 from heliograph.seeds import RequestSeeds, check_seed
-from heliograph.shapes import CHUNK_FRAMES, FPS, LATENT_STRIDE, chunks_for, frames_for
+from heliograph.shapes import CHUNK_FRAMES, FPS, chunks_for, frames_for
 from heliograph.starts import image_start, video_start
 from heliograph.text import check_prompt
 from heliograph.timeline import Cue, PromptTimeline
@@ -187,8 +187,9 @@ class HeliosPipeline:
         width = choices.get("width") or self.engine.size[1]
         asked = choices.get("match_chunks")
         matches = self.engine.matches_chunks if asked is None else asked
-        request = Request(timeline, choices.get("negative_prompt", ""), height, width, seed, sampler, matches)
-        make_sampler(sampler, 0, height // LATENT_STRIDE, width // LATENT_STRIDE)  # refuses a size with no schedule
+        negative, codec = choices.get("negative_prompt", ""), self.engine.codec
+        request = Request(timeline, negative, height, width, seed, sampler, matches, codec.stride)
+        make_sampler(sampler, 0, *codec.cells(height, width))  # refuses a size with no schedule
         return request
 
     def _start(self, request: Request, **choices: Unpack[Choices]) -> History:
@@ -204,7 +205,7 @@ class HeliosPipeline:
         if video is not None:
             pixels = as_clip(video, request.height, request.width)
             return video_start(self.engine.codec, pixels, noise, seeds, self.engine.memory)
-        cells = (request.height // LATENT_STRIDE, request.width // LATENT_STRIDE)
+        cells = self.engine.codec.cells(request.height, request.width)
         channels = self.engine.num_channels
         return History.empty((1, channels, *cells), self.engine.memory, self.engine.device)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from heliograph.config import Guidance, SamplerConfig, ScheduleConfig
 from heliograph.errors import StateError, UserError
-from heliograph.shapes import check_size
+from heliograph.shapes import LATENT_STRIDE, check_size
 from heliograph.timeline import Cue, PromptTimeline
 
 
@@ -18,7 +18,7 @@ class Request:
     """One video: its prompts, its size in pixels, its seed and how it is sampled.
 
     `matches_chunks` leads each chunk in from the end of the one before; it changes what is shown,
-    not what the model remembers.
+    not what the model remembers. `stride` is the model's pixels per latent cell.
     """
 
     timeline: PromptTimeline
@@ -28,9 +28,10 @@ class Request:
     seed: int
     sampler: SamplerConfig
     matches_chunks: bool = False
+    stride: int = LATENT_STRIDE
 
     def __post_init__(self) -> None:
-        check_size(self.height, self.width, self.sampler.schedule.num_levels)
+        check_size(self.height, self.width, self.sampler.schedule.num_levels, self.stride)
 
     def with_prompt(self, chunk: int, prompt: str, transition_chunks: int) -> "Request":
         """The same request with another prompt from `chunk` on, blended over `transition_chunks` chunks."""
@@ -64,7 +65,9 @@ class Request:
                     guidance=Guidance(**sampler["guidance"]),
                     block_noise=sampler["block_noise"],
                 ),
-                matches_chunks=bool(values.get("matches_chunks", False)),  # requests stored before it was there
+                # Not in requests that were stored before they were there.
+                matches_chunks=bool(values.get("matches_chunks", False)),
+                stride=int(values.get("stride", LATENT_STRIDE)),
             )
         except (KeyError, TypeError, ValueError) as error:
             reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"

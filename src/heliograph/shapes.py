@@ -10,7 +10,7 @@ import math
 from heliograph.errors import UserError
 
 LATENT_STRIDE = 8
-"""Pixels per latent cell, in height and in width (Wan 2.1 autoencoder)."""
+"""Pixels per latent cell, in height and in width, where an autoencoder does not say otherwise (Wan 2.1)."""
 
 FRAME_STRIDE = 4
 """Pixel frames per latent frame; the first latent frame of a chunk holds one pixel frame."""
@@ -48,18 +48,23 @@ def frames_for(seconds: float) -> int:
     return max(1, round(seconds * FPS))
 
 
-def size_multiple(num_levels: int) -> int:
-    """Pixels that height and width must be a multiple of: 16 for one pyramid level, doubled by each further one."""
-    return LATENT_STRIDE * PATCH * 2 ** (num_levels - 1)
+def size_multiple(num_levels: int, stride: int = LATENT_STRIDE) -> int:
+    """Pixels that height and width must be a multiple of: a patch for one pyramid level, doubled by each further one.
+
+    `stride` is the pixels per latent cell: with 8 of them and three levels, 64.
+    """
+    return stride * PATCH * 2 ** (num_levels - 1)
 
 
-def check_size(height: int, width: int, num_levels: int) -> None:
+def check_size(height: int, width: int, num_levels: int, stride: int = LATENT_STRIDE) -> None:
     """Refuse a picture size whose smallest pyramid level would not be a whole number of patches.
+
+    `stride` is the pixels per latent cell.
 
     Raises:
         UserError: names the two nearest valid values of each wrong side.
     """
-    multiple = size_multiple(num_levels)
+    multiple = size_multiple(num_levels, stride)
     for name, side in (("height", height), ("width", width)):
         if side < multiple or side > MAX_SIDE or side % multiple:
             low = min(max(side // multiple, 1), MAX_SIDE // multiple - 1) * multiple

@@ -14,7 +14,7 @@ from einops import rearrange, repeat
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from heliograph.checkpoint import ModelFolder, Place, load_fast_vae, load_linear_vae, load_vae
+from heliograph.checkpoint import STRIDE_KEY, ModelFolder, Place, load_fast_vae, load_linear_vae, load_vae
 from heliograph.errors import CheckpointError, UserError
 from heliograph.seeds import Generators
 from heliograph.shapes import CHUNK_FRAMES, CHUNK_LATENTS, LATENT_STRIDE
@@ -61,6 +61,11 @@ class Decoder(Protocol):
         ...
 
 
+def stride_of(autoencoder: Autoencoder) -> int:
+    """Pixels per latent cell in height and width: what the autoencoder's configuration says, else 8."""
+    return int(autoencoder.config.get(STRIDE_KEY, LATENT_STRIDE))
+
+
 class LatentCodec:
     """Normalised latents, float32, from pixels in [-1, 1], and back, through any `Autoencoder`.
 
@@ -86,7 +91,7 @@ class LatentCodec:
         self._std = rearrange(torch.tensor(config.latents_std), "c -> 1 c 1 1 1")
 
     @torch.no_grad()
-    def decode_chunk(self, latents: Float[Tensor, "b c 9 h w"]) -> Float[Tensor, "b 3 33 8*h 8*w"]:
+    def decode_chunk(self, latents: Float[Tensor, "b c 9 h w"]) -> Float[Tensor, "b 3 33 H W"]:
         """The frames of one chunk, in [-1, 1]."""
         mean, inverse_std = self._statistics()
         # divided by 1/std, not multiplied by std: the last bit of the reference depends on it
@@ -99,6 +104,15 @@ class LatentCodec:
     def device(self) -> torch.device:
         """Where encoding and decoding happen."""
         return self.autoencoder.device
+
+    @property
+    def stride(self) -> int:
+        """Pixels per latent cell in height and width."""
+        return stride_of(self.autoencoder)
+
+    def cells(self, height: int, width: int) -> tuple[int, int]:
+        """Latent height and width of pictures of `height` × `width` pixels."""
+        return height // self.stride, width // self.stride
 
     def encode_image(self, image: Float[Tensor, "b 3 H W"], generator: Generators = None) -> Float[Tensor, "b c 1 h w"]:
         """The latent frame of a picture alone: the anchor of a video that starts from it."""
@@ -145,7 +159,7 @@ class LatentCodec:
     def _encode(self, frames: Float[Tensor, "b 3 f H W"], generator: Generators) -> Float[Tensor, "b c t h w"]:
         """Normalised latents drawn from the posterior of the frames."""
         height, width = frames.shape[-2:]
-        assert height % LATENT_STRIDE == width % LATENT_STRIDE == 0, frames.shape
+        assert height % self.stride == width % self.stride == 0, frames.shape
         mean, inverse_std = self._statistics()
         with self._alone:
             posterior = self.autoencoder.encode(frames.to(mean)).latent_dist

@@ -38,9 +38,11 @@ def folder(tmp_path_factory):
         yield path
 
 
-def source(folder, weight=1.0, seed=0, *, still=0.0, aligned=False):
+def source(folder, weight=1.0, seed=0, *, still=0.0, opening=0.0, aligned=False):
     tokens = lambda captions: torch.tensor([[int(caption.split()[1])] for caption in captions])  # noqa: E731
-    return WorldCacheSource(folder, WORLD, Drawing(3, 19, 1, seed, aligned), Showing(weight, still), tokens=tokens)
+    return WorldCacheSource(
+        folder, WORLD, Drawing(3, 19, 1, seed, aligned), Showing(weight, still, opening), tokens=tokens
+    )
 
 
 def test_an_epoch_shows_every_clip_once_with_a_caption_of_its_own_visit(folder):
@@ -81,6 +83,22 @@ def test_a_still_start_shows_the_first_picture_of_the_chunk_and_nothing_of_its_m
     for chunk, history, anchor in zip(batch.chunk, batch.history, batch.anchor, strict=True):
         assert torch.equal(history[:, -1:], anchor) and not history[:, :-1].any()
         assert torch.equal(anchor, chunk[:, :1])
+
+
+def test_openings_are_first_chunks_without_a_past_and_as_frequent_as_asked(folder):
+    batch = source(folder, opening=1.0).batch(0)[0]
+    assert not batch.history.any() and not batch.anchor.any()
+    some, plain = source(folder, opening=0.5), source(folder)
+    opened = total = 0
+    for number in range(40):
+        half, all_ = some.batch(number)[0], plain.batch(number)[0]
+        first = [not history.any() for history in half.history]
+        for row, is_first in enumerate(first):
+            assert is_first or torch.equal(half.history[row], all_.history[row])
+        opened, total = opened + sum(first), total + len(first)
+    by_chance = 1 / some.info.num_chunks
+    assert abs(opened / total - (0.5 + 0.5 * by_chance)) < 0.15
+    assert "opening 0.5" in some.fingerprint() and "opening" not in plain.fingerprint()
 
 
 def test_still_starts_are_as_frequent_as_asked_and_leave_the_others_as_they_were(folder):

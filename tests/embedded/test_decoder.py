@@ -6,17 +6,17 @@ import torch
 from heliograph.embedded.code import fit_code
 from heliograph.embedded.decoder import Chunks, DecoderConfig, DecoderTraining, psnr
 
-SIZE = (32, 32)
+SIZE, STRIDE = (64, 64), 16
 
 
 @pytest.fixture(scope="module")
 def chunks():
-    return Chunks.make(4, SIZE)
+    return Chunks.make(4, SIZE, STRIDE)
 
 
 @pytest.fixture
 def model():
-    return fit_code(4, *SIZE, 16, 8)
+    return fit_code(4, SIZE, 16, 8, STRIDE)
 
 
 def training(model, chunks, steps=40):
@@ -44,14 +44,14 @@ def test_steps_lower_the_loss(model, chunks):
 
 
 def test_a_stopped_training_goes_on_as_it_would_have(tmp_path, chunks):
-    whole = training(fit_code(4, *SIZE, 16, 8), chunks)
+    whole = training(fit_code(4, SIZE, 16, 8, STRIDE), chunks)
     for _ in range(4):
         whole.take_step()
-    first = training(fit_code(4, *SIZE, 16, 8), chunks)
+    first = training(fit_code(4, SIZE, 16, 8, STRIDE), chunks)
     for _ in range(2):
         first.take_step()
     first.save(tmp_path / "state.pt")
-    second = training(fit_code(4, *SIZE, 16, 8), chunks)
+    second = training(fit_code(4, SIZE, 16, 8, STRIDE), chunks)
     second.resume(tmp_path / "state.pt")
     for _ in range(2):
         second.take_step()

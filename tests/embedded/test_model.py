@@ -35,7 +35,7 @@ def test_it_has_a_card(folder):
 
 def test_it_says_that_it_is_trained_and_how_it_is_sampled(pipeline):
     assert not pipeline.is_random
-    assert pipeline.engine.size == (64, 64)
+    assert pipeline.engine.size == (128, 128)
     assert pipeline.engine.sampler.steps == (2, 2, 2)
     assert not pipeline.engine.sampler.guidance.is_on
 

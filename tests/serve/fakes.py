@@ -70,6 +70,7 @@ class FakeMaker:
     name = "fake"
     size = (64, 64)
     num_levels = 3
+    stride = 8
     is_random = False
 
     def __init__(self, *, seconds: float = 0.0, gated: bool = False) -> None:

@@ -48,7 +48,7 @@ def test_an_ordered_video_is_what_the_command_line_makes(server: Running, maker:
     video = client.videos.create_and_poll(
         prompt=DAY, poll_interval_ms=50, extra_body={"seconds": 2.75, "seed": 3, "speed": "fast"}
     )
-    assert (video.status, video.model, video.size) == ("completed", "tiny", "64x64")
+    assert (video.status, video.model, video.size) == ("completed", "tiny", "128x128")
     got = frames_of(client.videos.download_content(video.id).read())
     assert np.array_equal(got, plain_frames(maker, tmp_path, 3, 66))
 
@@ -109,7 +109,7 @@ def test_the_page_plays_it_and_shows_another_prompt(server: Running, browser: Ch
     page = Page(browser, server.url)
     page.run("document.querySelector('[name=speed][value=fast]').click(); document.getElementById('blend').value = '0'")
     page.play(DAY, pace=1)
-    assert page.text("model") == "tiny · 64x64"
+    assert page.text("model") == "tiny · 128x128"
     page.write(NIGHT)
     page.get("go").click()
     wait_for(lambda: page.text("caption") == NIGHT)

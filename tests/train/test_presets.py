@@ -96,7 +96,7 @@ def test_every_phase_has_a_tiny_twin_for_one_cpu() -> None:
     for name in PHASES:
         small = TRAINING[f"tiny-{name}"]
         assert type(small.stage) is type(TRAINING[name].stage) and small.kind == TRAINING[name].kind
-        assert small.size == (64, 64) and small.loop.precision == "float32" and small.start.model == "tiny"
+        assert small.size == (128, 128) and small.loop.precision == "float32" and small.start.model == "tiny"
     assert TRAINING["tiny-adapt-init"].network is not None and TRAINING["tiny-adapt-init"].adapter is None
 
 

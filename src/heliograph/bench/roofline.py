@@ -40,7 +40,7 @@ def rates_of(device_name: str) -> Rates | None:
 
 def chunk_tokens(work: Workload, level: int, num_levels: int) -> int:
     """Tokens of the chunk on a pyramid level, 0 the coarsest."""
-    cell = LATENT_STRIDE * PATCH * 2 ** (num_levels - 1 - level)
+    cell = work.stride * PATCH * 2 ** (num_levels - 1 - level)
     return CHUNK_LATENTS * (work.height // cell) * (work.width // cell)
 
 

@@ -17,7 +17,7 @@ from heliograph.engine.session import Session, chunks_of
 from heliograph.media.sink import BackgroundSink, open_sink
 from heliograph.memory import History
 from heliograph.request import Request
-from heliograph.shapes import CHUNK_FRAMES, FPS, LATENT_STRIDE
+from heliograph.shapes import CHUNK_FRAMES, FPS
 from heliograph.timeline import Cue, PromptTimeline
 
 
@@ -108,8 +108,8 @@ def make_ours(subject: Subject, num_chunks: int, watch: Watch, file: Path) -> fl
     """As `heliograph generate`: each chunk is written while the next is made."""
     engine, first = subject.engine, 0.0
     prompts = PromptTimeline((Cue(0, subject.prompt),))
-    request = Request(prompts, "", subject.height, subject.width, 0, subject.sampler)
-    cells = (1, engine.num_channels, subject.height // LATENT_STRIDE, subject.width // LATENT_STRIDE)
+    request = Request(prompts, "", subject.height, subject.width, 0, subject.sampler, stride=engine.codec.stride)
+    cells = (1, engine.num_channels, *engine.codec.cells(subject.height, subject.width))
     session = Session(engine, request, History.empty(cells, engine.memory, engine.device))
     with ExitStack() as stack:
         stack.enter_context(_replaced(engine.pictures, "begin", watch.handing_over(engine.pictures.begin)))

@@ -212,7 +212,7 @@ class RandomTexts:
 
 def _subject(name: str, engine: Engine, asked: Asked) -> Subject:
     height, width = asked.size or engine.size
-    check_size(height, width, engine.sampler.schedule.num_levels)
+    check_size(height, width, engine.sampler.schedule.num_levels, engine.codec.stride)
     sampler = chosen_sampler(engine.sampler, asked.steps, guidance_scale=asked.guidance_scale)
     return Subject(name, engine, height, width, sampler)
 

@@ -17,8 +17,8 @@ from heliograph.bench.clock import now
 from heliograph.bench.run import Watch
 from heliograph.bench.subject import Subject
 from heliograph.media.sink import open_sink
-from heliograph.shapes import CHUNK_FRAMES, FPS, FRAME_STRIDE, LATENT_STRIDE
-from heliograph.vae import Autoencoder
+from heliograph.shapes import CHUNK_FRAMES, FPS, FRAME_STRIDE
+from heliograph.vae import Autoencoder, stride_of
 
 LIBRARY: Any = diffusers
 """Without its types: it hides these classes from checkers, and takes any object for an autoencoder."""
@@ -34,7 +34,7 @@ class WatchedAutoencoder:
         self._autoencoder = autoencoder
         self._watch = watch
         self.dtype, self.device = autoencoder.dtype, autoencoder.device
-        strides = {"scale_factor_temporal": FRAME_STRIDE, "scale_factor_spatial": LATENT_STRIDE}
+        strides = {"scale_factor_temporal": FRAME_STRIDE, "scale_factor_spatial": stride_of(autoencoder)}
         self.config = diffusers.configuration_utils.FrozenDict({**autoencoder.config, **strides})
 
     def decode(self, z: torch.Tensor, *, return_dict: bool) -> tuple[torch.Tensor]:

@@ -32,7 +32,15 @@ from heliograph.checkpoint.folder import (
     read_folder,
     read_json,
 )
-from heliograph.checkpoint.native import NATIVE_FILE, RELEASED_SIZE, native_memory, native_size, native_values
+from heliograph.checkpoint.native import (
+    NATIVE_FILE,
+    RELEASED_SIZE,
+    STRIDE_KEY,
+    latent_stride,
+    native_memory,
+    native_size,
+    native_values,
+)
 from heliograph.checkpoint.tensors import DTYPES, WEIGHT_FILES, TensorInfo, check_tensors, tensor_table
 from heliograph.checkpoint.weights import FP32_COMPONENTS, Place, fill_module, load_weights
 
@@ -46,6 +54,7 @@ __all__ = [
     "RANDOM_MARK",
     "RELEASED",
     "RELEASED_SIZE",
+    "STRIDE_KEY",
     "TINY",
     "WEIGHT_FILES",
     "Component",
@@ -58,6 +67,7 @@ __all__ = [
     "fill_module",
     "find_local",
     "find_model",
+    "latent_stride",
     "load_fast_vae",
     "load_linear_vae",
     "load_text_encoder",

@@ -8,6 +8,11 @@ from typing import Any
 
 from heliograph.checkpoint.folder import read_json
 from heliograph.config import MemoryConfig
+from heliograph.errors import CheckpointError
+from heliograph.shapes import LATENT_STRIDE
+
+STRIDE_KEY = "scale_factor_spatial"
+"""Pixels per latent cell in an autoencoder's configuration, by the library's name."""
 
 NATIVE_FILE = "heliograph.json"
 """Optional file of a model folder."""
@@ -30,6 +35,19 @@ def native_size(folder: Path) -> tuple[int, int]:
     """Height and width, in pixels, that the model was trained at; the released size where its folder does not say."""
     values = native_values(folder)
     return (int(values["height"]), int(values["width"])) if "height" in values else RELEASED_SIZE
+
+
+def latent_stride(folder: Path) -> int:
+    """Pixels per latent cell of a model folder's autoencoder, from its configuration; 8 where that does not say.
+
+    Raises:
+        CheckpointError: the configuration is damaged, or the value is no multiple of 8.
+    """
+    file = folder / "vae" / "config.json"
+    stride = read_json(file).get(STRIDE_KEY, LATENT_STRIDE) if file.is_file() else LATENT_STRIDE
+    if not isinstance(stride, int) or stride < LATENT_STRIDE or stride % LATENT_STRIDE:
+        raise CheckpointError(f"{STRIDE_KEY}={stride!r} in {file} is no multiple of {LATENT_STRIDE} pixels")
+    return stride
 
 
 def native_memory(folder: Path) -> MemoryConfig:

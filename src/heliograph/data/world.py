@@ -102,13 +102,13 @@ class WorldSource:
         history, target = cut_history(latents, self.drawing.memory_frames)
         start = render([record], [0], 1, clips.height, clips.width, device).frames[0]
         anchor = anchor_of(self.codec.encode_image(unit_pixels(start)[:, :, 0], generator)[0], chunk)
-        weight = 1 + (clips.subject_weight - 1) * cell_share(footage.mask[0, -CHUNK_FRAMES:])
+        weight = 1 + (clips.subject_weight - 1) * cell_share(footage.mask[0, -CHUNK_FRAMES:], self.codec.stride)
         return history.cpu(), target.cpu(), anchor.cpu(), weight[None].cpu()
 
 
-def cell_share(mask: Float[Tensor, "f h w"]) -> Float[Tensor, "t h2 w2"]:
+def cell_share(mask: Float[Tensor, "f H W"], stride: int = LATENT_STRIDE) -> Float[Tensor, "t h w"]:
     """How much of each latent cell of a chunk shows a subject, in [0, 1]: first one frame, then four at a time."""
-    size = {"y": LATENT_STRIDE, "x": LATENT_STRIDE}
+    size = {"y": stride, "x": stride}
     head = reduce(mask[:1], "f (h y) (w x) -> f h w", "mean", **size)
     rest = reduce(mask[1:], "(t f) (h y) (w x) -> t h w", "mean", f=FRAME_STRIDE, **size)
     return torch.cat([head, rest])

@@ -111,7 +111,7 @@ def _encode(record: Record, info: CacheInfo, codec: LatentCodec) -> tuple[Tensor
     footage = render([record], [0], info.num_chunks * CHUNK_FRAMES, info.height, info.width)
     frames = unit_pixels(footage.frames[0])
     latents = torch.cat([codec.encode_chunk(chunk) for chunk in frames.split(CHUNK_FRAMES, dim=2)])
-    shares = torch.stack([cell_share(mask) for mask in footage.mask[0].split(CHUNK_FRAMES)])
+    shares = torch.stack([cell_share(mask, codec.stride) for mask in footage.mask[0].split(CHUNK_FRAMES)])
     return latents, codec.encode_image(frames[:, :, 0])[0], shares
 
 
@@ -123,11 +123,14 @@ class Showing:
         subject_weight: what a latent cell that shows a subject counts in the loss; 1 weighs all alike.
         still_share: of the examples, how many start from the first picture of the chunk, which says where things are
             but not how they move.
+        opening_share: of the examples, how many are the first chunk of their clip whatever the draw says: there text
+            alone decides where things begin, and later chunks shown without their past only blur that.
         accepts: clips whose record it refuses do not come up; None shows all.
     """
 
     subject_weight: float = 1.0
     still_share: float = 0.0
+    opening_share: float = 0.0
     accepts: Callable[[Record], bool] | None = None
 
 
@@ -179,9 +182,10 @@ class WorldCacheSource:
     def fingerprint(self) -> str:
         """What the clips are."""
         still = f"still starts {self.showing.still_share}, " if self.showing.still_share else ""
+        opening = f"opening {self.showing.opening_share}, " if self.showing.opening_share else ""
         kind = "" if len(self._clips) == self.info.num_clips else f"{len(self._clips)} clips of it, "
         weight = f"subject weight {self.showing.subject_weight}, "
-        return f"world cache, {self.info}, {kind}{weight}{still}seed {self.drawing.seed}"
+        return f"world cache, {self.info}, {kind}{weight}{still}{opening}seed {self.drawing.seed}"
 
     def _clip(self, visit: int) -> int:
         epoch, position = divmod(visit, len(self._clips))
@@ -201,6 +205,9 @@ class WorldCacheSource:
     ) -> Batch:
         generator = self._seeds.generator(f"world cache/{purpose}")
         chunks = torch.randint(self.info.num_chunks, (len(clips),), generator=generator).tolist()
+        if self.showing.opening_share:
+            opens = (torch.rand(len(clips), generator=generator) < self.showing.opening_share).tolist()
+            chunks = [0 if is_first else chunk for is_first, chunk in zip(opens, chunks, strict=True)]
         stills = (torch.rand(len(clips), generator=generator) < self.showing.still_share).tolist()
         if self.drawing.is_aligned:
             chunks = chunks[:1] * len(clips)

@@ -95,7 +95,7 @@ class Output:
 
 @dataclass(frozen=True, eq=False)
 class Ask:
-    """A call, sorted by what its keywords are about. Height and width are pixels."""
+    """A call, sorted by what its keywords are about. Height and width are pixels, `stride` those per latent cell."""
 
     text: TextInput
     start: StartInput
@@ -105,9 +105,10 @@ class Ask:
     watch: Watch
     output: Output
     attention_kwargs: Mapping[str, Any] | None
+    stride: int = LATENT_STRIDE
 
     def __post_init__(self) -> None:
-        check_size(*self.size, self.plan.sampler.schedule.num_levels)
+        check_size(*self.size, self.plan.sampler.schedule.num_levels, self.stride)
 
 
 class Caller(Components):
@@ -193,7 +194,7 @@ class Caller(Components):
         self._interrupt, self._attention_kwargs = False, ask.attention_kwargs
         seeds = ask.noise.seeds(ask.text.batch, device, self.block_noise)
         height, width = ask.size
-        shape = (ask.text.batch, transformer.config.in_channels, height // LATENT_STRIDE, width // LATENT_STRIDE)
+        shape = (ask.text.batch, transformer.config.in_channels, *codec.cells(height, width))
         first_noise = ask.noise.first((*shape[:2], ask.plan.chunk_latents, *shape[2:]), device)
         denoiser = self._denoiser(ask, transformer, device)
         reader = StartReader(codec, self.video_processor, seeds, ask.text.batch, height, width, ask.plan.chunk_latents)

@@ -6,7 +6,7 @@ read as ours and written under the library's name, and either library loads what
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 
 from accelerate import cpu_offload, init_empty_weights
 from accelerate.hooks import remove_hook_from_submodules
@@ -24,6 +24,7 @@ from heliograph.errors import CheckpointError, UserError
 from heliograph.linear_autoencoder import LinearAutoencoder
 from heliograph.model.transformer import HeliosTransformer3DModel
 from heliograph.shapes import FRAME_STRIDE, LATENT_STRIDE
+from heliograph.vae import stride_of
 
 __all__ = [
     "Components",
@@ -79,8 +80,8 @@ class Components(DiffusionPipeline, HeliosLoraLoaderMixin):
             vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, transformer=transformer, scheduler=scheduler
         )
         self.vae_scale_factor_temporal = FRAME_STRIDE
-        self.vae_scale_factor_spatial = LATENT_STRIDE
-        self.video_processor = VideoProcessor(vae_scale_factor=LATENT_STRIDE)
+        self.vae_scale_factor_spatial = LATENT_STRIDE if vae is None else stride_of(cast("Any", vae))
+        self.video_processor = VideoProcessor(vae_scale_factor=self.vae_scale_factor_spatial)
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Set an attribute; a transformer of the library becomes ours, with the same weights."""

@@ -11,7 +11,6 @@ from heliograph.config import StartNoise
 from heliograph.diffusers.codec import ChunkCodec
 from heliograph.errors import UserError
 from heliograph.seeds import GeneratorSeeds
-from heliograph.shapes import LATENT_STRIDE
 from heliograph.starts import Start, encode_image, encode_video, noisy_image, noisy_video
 
 
@@ -110,7 +109,7 @@ class StartReader:
     def _rows(self, name: str, latents: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b2 c t h w"]:
         """Latents of each video, float32, where the pipeline computes."""
         channels = self.codec.autoencoder.config.z_dim
-        wanted = (channels, latents.shape[2], self.height // LATENT_STRIDE, self.width // LATENT_STRIDE)
+        wanted = (channels, latents.shape[2], *self.codec.cells(self.height, self.width))
         if tuple(latents.shape[1:]) != wanted:
             raise UserError(
                 f"{name} has shape {tuple(latents.shape)}; a video of {self.height}×{self.width} needs "

@@ -60,13 +60,13 @@ class Chunks:
     shares: Float[Tensor, "n t y x"]
 
     @classmethod
-    def make(cls, num_clips: int, size: tuple[int, int]) -> "Chunks":
-        """One chunk of each of `num_clips` clips of the mix, at different times."""
+    def make(cls, num_clips: int, size: tuple[int, int], stride: int) -> "Chunks":
+        """One chunk of each of `num_clips` clips of the mix, at different times; cells have `stride` pixels a side."""
         footage = [
             render([mixed_record(FIRST_SEED + i)], [CHUNK_FRAMES * (i % 7)], CHUNK_FRAMES, *size)
             for i in range(num_clips)
         ]
-        shares = torch.stack([cell_share(each.mask[0]) for each in footage])
+        shares = torch.stack([cell_share(each.mask[0], stride) for each in footage])
         return cls(torch.cat([each.frames for each in footage]), shares)
 
 
@@ -143,9 +143,9 @@ class DecoderTraining:
         noise = self.config.noise * torch.rand(len(rows), 1, 1, 1, 1, generator=generator)
         latents = self.model.normalised(z) + noise * torch.randn(z.shape, generator=generator)
         scale = rearrange(torch.tensor(self.model.config["latents_std"]), "c -> 1 c 1 1 1")
-        given = rearrange(latents * scale, "b c t h w -> b t h w c") @ self.model.basis + self.model.mean
+        given = self.model.unrefined(latents * scale)
         lead = repeat(frames[:, :, :1], "b c 1 h w -> b c r h w", r=FRAME_STRIDE - 1)
-        wanted = to_patches(torch.cat([lead, frames], dim=2)) - given
+        wanted = to_patches(torch.cat([lead, frames], dim=2), self.model.stride) - given
         weight = 1 + (self.config.subject_weight - 1) * self.chunks.shares[rows]
         return latents, rearrange(wanted, "b t h w p -> (b t h w) p"), rearrange(weight, "b t h w -> (b t h w)")
 
@@ -167,7 +167,7 @@ def train_decoder(model: str, state: Path, config: DecoderConfig, size: tuple[in
     autoencoder = open_codec(model).autoencoder
     assert isinstance(autoencoder, LinearAutoencoder)
     print(f"linear code: {_figures(autoencoder, size)}", flush=True)
-    training = DecoderTraining(autoencoder, config, Chunks.make(config.num_clips, size))
+    training = DecoderTraining(autoencoder, config, Chunks.make(config.num_clips, size, autoencoder.stride))
     if state.exists():
         training.resume(state)
     else:

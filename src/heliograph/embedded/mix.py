@@ -46,6 +46,11 @@ def mixed_record(seed: int, split: Split = "train") -> Record:
             return record
 
 
+def is_crossing(record: Record) -> bool:
+    """Subjects that cross the picture to one side."""
+    return record.motion in ("left", "right")
+
+
 def is_bright_crossing(record: Record) -> bool:
     """One light subject that crosses the dark: where it is, and so where it goes, is a matter of light alone.
 
@@ -53,7 +58,7 @@ def is_bright_crossing(record: Record) -> bool:
     all of them hardly at all: the model did not find it in 150,000 examples, and among these in 3,000.
     """
     return (
-        record.motion in ("left", "right")
+        is_crossing(record)
         and record.count == 1
         and record.pan == "none"
         and record.time == "night"

@@ -11,8 +11,11 @@ from heliograph.embedded.code import fit_code
 from heliograph.embedded.words import make_tokenizer, save_tokenizer
 from heliograph.tiny import TinySizes, write_random_tiny
 
-HEIGHT = WIDTH = 64
+HEIGHT = WIDTH = 128
 """Pixels of the embedded model's videos."""
+
+STRIDE = 16
+"""Pixels per latent cell: 8 × 8 cells, which a CPU samples quickly; the decoder paints the rest."""
 
 TEXT_DIM, TEXT_LAYERS, TEXT_TOKENS = 128, 2, 32
 
@@ -35,7 +38,7 @@ def write_start(folder: Path) -> None:
     tokenizer = make_tokenizer(CAPTIONS, TEXT_TOKENS)
     save_tokenizer(tokenizer, folder / "tokenizer")
     _write_text_encoder(folder / "text_encoder", len(tokenizer))
-    fit_code(CODE_CLIPS, HEIGHT, WIDTH, 16, DECODER_DIM).save_pretrained(folder / "vae")
+    fit_code(CODE_CLIPS, (HEIGHT, WIDTH), 16, DECODER_DIM, STRIDE).save_pretrained(folder / "vae")
     index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
     index |= {
         "vae": ["heliograph", "LinearAutoencoder"],

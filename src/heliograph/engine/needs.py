@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from heliograph.checkpoint import FP32_COMPONENTS, ModelFolder, read_json, tensor_table
+from heliograph.checkpoint import FP32_COMPONENTS, STRIDE_KEY, ModelFolder, latent_stride, read_json, tensor_table
 from heliograph.config import MemoryConfig
 from heliograph.errors import CheckpointError
 from heliograph.presets import sampler_for
@@ -101,13 +101,14 @@ class Workload:
 
     `num_prompts` is 2 where guidance weighs the prompt against a negative one: the two branches run one after the
     other, but the text keys of both are kept. `history_is_reused` says that history keys and values are kept through a
-    chunk (an approximation, off in exact runs).
+    chunk (an approximation, off in exact runs). `stride` is the pixels per latent cell.
     """
 
     height: int
     width: int
     num_prompts: int = 1
     history_is_reused: bool = False
+    stride: int = LATENT_STRIDE
 
     @property
     def history_tokens(self) -> int:
@@ -130,7 +131,7 @@ class Workload:
         return self.history_tokens + CHUNK_LATENTS * self._grid(1)
 
     def _grid(self, scale: int) -> int:
-        patch = LATENT_STRIDE * PATCH * scale
+        patch = self.stride * PATCH * scale
         return math.ceil(self.height / patch) * math.ceil(self.width / patch)
 
 
@@ -214,7 +215,7 @@ def workload_of(folder: ModelFolder, height: int, width: int) -> Workload:
     """The work of this model at this size in pixels, sampled as it was trained: guidance keeps a second prompt."""
     switches = {"is_distilled": folder.index.is_distilled, "is_cfg_zero_star": folder.index.is_cfg_zero_star}
     guidance = sampler_for(folder.scheduler_config, switches).guidance
-    return Workload(height, width, num_prompts=2 if guidance.is_on else 1)
+    return Workload(height, width, num_prompts=2 if guidance.is_on else 1, stride=latent_stride(folder.path))
 
 
 def released_needs(work: Workload) -> ModelNeeds:
@@ -310,7 +311,7 @@ def _linear_decode_bytes_per_pixel(config: Mapping[str, Any]) -> int:
         raise CheckpointError(
             f"decoder_dim={width!r} in vae/config.json is no width; use for example 384, or 0 for none"
         )
-    hidden = 3 * width / (LATENT_STRIDE**2 * FRAME_STRIDE)
+    hidden = 3 * width / (_size(config, STRIDE_KEY, LATENT_STRIDE) ** 2 * FRAME_STRIDE)
     return math.ceil(FAST_FRAMES * (4 * 3 + hidden) * torch.float32.itemsize)
 
 

@@ -19,6 +19,7 @@ from heliograph.serve.live_routes import live_routes
 from heliograph.serve.live_socket import live_socket
 from heliograph.serve.studio import Studio
 from heliograph.serve.videos import video_routes
+from heliograph.shapes import size_multiple
 
 COOKIE_SECONDS = 30 * 24 * 3600
 
@@ -104,7 +105,7 @@ def _add_health(app: FastAPI, studio: Studio) -> None:
                     "created": 0,
                     "owned_by": "heliograph",
                     "size": f"{width}x{height}",
-                    "size_multiple": 16 * 2 ** (maker.num_levels - 1),
+                    "size_multiple": size_multiple(maker.num_levels, maker.stride),
                     "num_levels": maker.num_levels,
                     "is_random": maker.is_random,
                 }

@@ -78,6 +78,7 @@ class HeliosMaker:
         self.name = name
         self.size = pipe.engine.size
         self.num_levels = pipe.engine.sampler.schedule.num_levels
+        self.stride = pipe.engine.codec.stride
         self.is_random = pipe.is_random
 
     def check(self, order: Order) -> None:

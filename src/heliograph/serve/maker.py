@@ -79,6 +79,9 @@ class Maker(Protocol):
     num_levels: int
     """Pyramid levels, for lists of steps."""
 
+    stride: int
+    """Pixels per latent cell: with the levels it says which sizes there are."""
+
     is_random: bool
     """Whether it was never trained, so that only noise comes out."""
 

@@ -15,7 +15,7 @@ from heliograph.data.loader import Drawing, ShardSource, Share, Source
 from heliograph.data.shards import DATASET_FILE, ShardFolder, open_shards
 from heliograph.data.world import WorldClips, WorldSource
 from heliograph.data.world_cache import CACHE_FILE, Showing, WorldCacheSource, code_digest, read_cache_info
-from heliograph.embedded.mix import is_bright_crossing
+from heliograph.embedded.mix import is_bright_crossing, is_crossing
 from heliograph.embedded.render import MIX
 from heliograph.errors import CheckpointError
 from heliograph.model.attention import use_products
@@ -34,7 +34,7 @@ from heliograph.train.parallel import Parallel
 from heliograph.train.recipe import TrainConfig
 from heliograph.train.roles import Roles, make_heads
 from heliograph.train.stage import Stage
-from heliograph.train.start import load_start, random_network, start_config
+from heliograph.train.start import load_start, random_network, start_config, start_stride
 from heliograph.vae import LatentCodec, load_autoencoder
 
 WORLD = "diorama"
@@ -127,7 +127,9 @@ def open_data(names: Sequence[str], shares: Sequence[float], config: TrainConfig
 
     Raises:
         DataError: a folder holds nothing of the kind that the stage trains on, or data of another model.
+        UserError: the size does not fit the autoencoder and the pyramid.
     """
+    check_size(*config.size, 1 if config.kind == "base" else 3, start_stride(config.start))
     is_aligned = config.memory.positions == "absolute"
     drawing = Drawing(config.batch_size, config.memory.num_frames, config.num_groups, config.loop.seed, is_aligned)
     if not names:
@@ -138,11 +140,11 @@ def open_data(names: Sequence[str], shares: Sequence[float], config: TrainConfig
         return _open_pairs(names, config, drawing)
     if (Path(names[0]) / CACHE_FILE).exists():
         return _open_cache(names, config, drawing, beside)
-    if config.still_share or is_aligned or config.shows != "all":
+    if config.selection.chooses or is_aligned:
         raise DataError(
-            f"{config.name} chooses its examples (still_share={config.still_share}, shows={config.shows!r}, "
-            f"positions={config.memory.positions!r}), which only a cache of the world lets it; make one with "
-            "python -m heliograph.embedded latents MODEL FOLDER and give --data FOLDER"
+            f"{config.name} chooses its examples ({config.selection}, positions={config.memory.positions!r}), which "
+            "only a cache of the world lets it; make one with python -m "
+            "heliograph.embedded latents MODEL FOLDER and give --data FOLDER"
         )
     if WORLD in names:
         if len(names) > 1:
@@ -247,8 +249,9 @@ def _open_cache(names: Sequence[str], config: TrainConfig, drawing: Drawing, bes
     if (info.height, info.width) != config.size:
         raise DataError(f"{folder} holds {info.height}x{info.width}, {config.name} trains on {config.size}; see --size")
     encoder = beside.text(torch.float32)
-    accepts = is_bright_crossing if config.shows == "bright crossings" else None
-    showing = Showing(config.subject_weight, config.still_share, accepts)
+    chosen = config.selection
+    accepts = {"all": None, "crossings": is_crossing, "bright crossings": is_bright_crossing}[chosen.shows]
+    showing = Showing(chosen.subject_weight, chosen.still_share, chosen.opening_share, accepts)
     open_source = partial(WorldCacheSource, folder, MIX, drawing, showing)
     if config.trains_text:
         return open_source(tokens=partial(tokens_of, encoder))
@@ -256,7 +259,7 @@ def _open_cache(names: Sequence[str], config: TrainConfig, drawing: Drawing, bes
 
 
 def _open_world(config: TrainConfig, drawing: Drawing, beside: Beside) -> WorldSource:
-    clips = WorldClips(*config.size, subject_weight=config.subject_weight)
+    clips = WorldClips(*config.size, subject_weight=config.selection.subject_weight)
     encoder = beside.text(torch.float32)
     if not config.trains_text:
         return WorldSource(beside.codec(), lambda captions: encoder.encode(captions).embedding, clips, drawing)

@@ -36,13 +36,17 @@ Encode = Callable[[str], Float[Tensor, "1 l d"]]
 
 @dataclass(frozen=True)
 class Teacher:
-    """Who makes the paths: a multiscale model with its name, what encodes prompts, and what it is guided away from."""
+    """Who makes the paths: a multiscale model with its name, what encodes prompts, and what it is guided away from.
+
+    `stride` is its pixels per latent cell.
+    """
 
     model: str
     denoiser: TransformerDenoiser
     encode: Encode
     negative: str
     memory: MemoryConfig
+    stride: int = LATENT_STRIDE
 
 
 @dataclass(frozen=True)
@@ -119,7 +123,7 @@ def trace(prompt: str, teacher: Teacher, plan: OdePlan, size: Size, seed: int) -
     denoiser = teacher.denoiser
     text = teacher.encode(prompt)
     channels = denoiser.transformer.config["in_channels"]
-    cells = (size[0] // LATENT_STRIDE, size[1] // LATENT_STRIDE)
+    cells = (size[0] // teacher.stride, size[1] // teacher.stride)
     history = History.empty((1, channels, *cells), teacher.memory, denoiser.device)
     conditioning = prompted(denoiser, text, teacher.encode(teacher.negative))
     seeds = prompt_seeds(seed, prompt, denoiser.device)

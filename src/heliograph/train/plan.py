@@ -26,7 +26,7 @@ from heliograph.train.ode import OdeConfig
 from heliograph.train.parallel import Layout, units
 from heliograph.train.recipe import TrainConfig
 from heliograph.train.roles import make_heads
-from heliograph.train.start import empty_network, start_config
+from heliograph.train.start import empty_network, start_config, start_stride
 
 GRADIENT_BYTES, MOMENT_BYTES, AVERAGE_BYTES, TRAINED_BYTES = 4, 8, 4, 4
 """Per trained parameter: its gradient, AdamW's two moments, its average, itself; all float32."""
@@ -159,7 +159,7 @@ def make_plan(config: TrainConfig, world: int, device: str, device_bytes: int | 
         roles.append(role_memory("teacher and critic", scores, config.critic, config.scores_layout, world))
         if config.stage.gan is not None:
             roles.append(_heads_memory(scores, config.stage.gan, config.scores_layout, world))
-    tokens = [count * config.batch_size for count in sequences(config)]
+    tokens = [count * config.batch_size for count in sequences(config, start_stride(config.start))]
     return TrainPlan(
         config=config,
         world=world,
@@ -217,9 +217,12 @@ def frozen_width(name: str) -> int:
     return 4 if FP32_COMPONENTS & set(name.split(".")) else 2
 
 
-def sequences(config: TrainConfig) -> tuple[int, ...]:
-    """Tokens of each sequence that the student reads for one example, with its history, before one backward pass."""
-    height, width = (side // LATENT_STRIDE for side in config.size)
+def sequences(config: TrainConfig, stride: int = LATENT_STRIDE) -> tuple[int, ...]:
+    """Tokens of each sequence that the student reads for one example, with its history, before one backward pass.
+
+    `stride` is the pixels per latent cell.
+    """
+    height, width = (side // stride for side in config.size)
     history = history_tokens(height, width, config.memory)
     full = CHUNK_LATENTS * (height // PATCH) * (width // PATCH)
     levels = [history + full // 4**smaller for smaller in range(len(PYRAMID_BORDERS) - 1)][::-1]

@@ -9,7 +9,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from heliograph.checkpoint import ModelFolder, load_transformer, native_memory, native_size, open_model
+from heliograph.checkpoint import ModelFolder, latent_stride, load_transformer, native_memory, native_size, open_model
 from heliograph.config import Guidance
 from heliograph.data.clips import SIZES, ClipRecord, ClipRules, DataError, Size
 from heliograph.data.prepare import Encoders, Prepared, prepare
@@ -116,6 +116,7 @@ def _prepare_pairs(options: PrepareOptions, parallel: Parallel) -> list[str]:
         encode=lambda prompt: text.encode([prompt]).embedding,
         negative=NEGATIVE_PROMPT if options.negative_prompt is None else options.negative_prompt,
         memory=native_memory(folder.path),
+        stride=latent_stride(folder.path),
     )
     with Counter("prompts", is_quiet=options.quiet) as counter:
         made = make_pairs(

@@ -154,7 +154,7 @@ def correct(config: TrainConfig) -> TrainConfig:
 
 
 def tiny(config: TrainConfig) -> TrainConfig:
-    """The same phase for a network of a few million parameters on one CPU, in minutes: 64×64 pixels, higher rates.
+    """The same phase for a network of a few million parameters on one CPU, in minutes: 128×128 pixels, higher rates.
 
     The first phase trains from scratch beside the embedded model's autoencoder and text encoder; the others start from
     the embedded model unless told otherwise, and train adapters of rank 32.
@@ -178,7 +178,7 @@ def tiny(config: TrainConfig) -> TrainConfig:
         network=TINY_NETWORK if is_first else None,
         loop=loop,
         batch_size=4 if config.batch_size > 1 else 2,
-        size=(64, 64),
+        size=(128, 128),
         ema=EmaConfig(0.99, 50) if config.ema else None,
         scores=StartPoint("tiny") if config.scores else None,
         critic=AdapterConfig(32) if config.critic else None,

@@ -18,9 +18,35 @@ from heliograph.train.ode import OdeConfig
 from heliograph.train.parallel import Layout
 from heliograph.train.start import NetworkSizes, StartPoint
 
-Shows = Literal["all", "bright crossings"]
+Shows = Literal["all", "crossings", "bright crossings"]
 
 StageConfig = AdaptConfig | MultiscaleConfig | OdeConfig | DistillConfig
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which examples of the procedural world are shown, and what counts in them; all but the weight need a cache of it.
+
+    Attributes:
+        subject_weight: what a latent cell that shows a subject counts in the loss, where the data say which do.
+        still_share: how many of the examples start from their own first picture.
+        opening_share: how many of the examples are the first chunk of their clip at least.
+        shows: which clips.
+    """
+
+    subject_weight: float = 1.0
+    still_share: float = 0.0
+    opening_share: float = 0.0
+    shows: Shows = "all"
+
+    @property
+    def chooses(self) -> bool:
+        """Whether examples are chosen, which only a cache lets one do."""
+        return bool(self.still_share or self.opening_share or self.shows != "all")
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.still_share <= 1 and 0 <= self.opening_share <= 1):
+            raise UserError(f"still_share={self.still_share}, opening_share={self.opening_share}; use 0 to 1 for both")
 
 
 @dataclass(frozen=True)
@@ -39,9 +65,7 @@ class TrainConfig:
         scores, critic: for distillation, the backbone of teacher and critic, and the critic's adapter.
         network: sizes of a network that is trained from scratch; None trains that of `start`.
         trains_text: the text encoder is trained along (the data must then hold tokens, as the world's do).
-        subject_weight: what a latent cell that shows a subject counts in the loss, where the data say which do.
-        still_share: how many of the examples start from their own first picture (a cache of the world alone).
-        shows: which clips of a cache of the world.
+        selection: which examples of the procedural world are shown.
         layout, scores_layout: how the student, and teacher and critic, are laid out over several processes. A
             student that is distilled takes another number of steps in every process, so it can only be replicated.
         saves_memory: blocks are computed again in the backward pass.
@@ -64,9 +88,7 @@ class TrainConfig:
     critic: AdapterConfig | None = None
     network: NetworkSizes | None = None
     trains_text: bool = False
-    subject_weight: float = 1.0
-    still_share: float = 0.0
-    shows: Shows = "all"
+    selection: Selection = field(default_factory=Selection)
     layout: Layout = "shard"
     scores_layout: Layout = "shard"
     saves_memory: bool = True
@@ -91,8 +113,6 @@ class TrainConfig:
         is_distilled = isinstance(self.stage, DistillConfig)
         if self.batch_size < 1:
             raise UserError(f"{self.name}: batch_size={self.batch_size}; use 1 or more")
-        if not 0 <= self.still_share <= 1:
-            raise UserError(f"{self.name}: still_share={self.still_share}; use 0 to 1")
         check_size(*self.size, num_levels=1 if self.kind == "base" else 3)
         if is_distilled != (self.scores is not None and self.critic is not None):
             raise UserError(f"{self.name}: teacher and critic are for distillation, and it needs both")

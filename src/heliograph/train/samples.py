@@ -20,7 +20,7 @@ from heliograph.model.denoiser import TransformerDenoiser
 from heliograph.model.transformer import HeliosTransformer3DModel
 from heliograph.rollout import rollout
 from heliograph.seeds import RequestSeeds
-from heliograph.shapes import FPS, LATENT_STRIDE
+from heliograph.shapes import FPS
 from heliograph.train.parallel import Parallel
 from heliograph.train.prompted import prompted
 from heliograph.vae import LatentCodec, to_uint8
@@ -72,7 +72,7 @@ class ContactSheets:
         plan, device = self.plan, self.parallel.device
         denoiser = TransformerDenoiser(self.network, device)
         channels = self.network.config["in_channels"]
-        cells = (plan.size[0] // LATENT_STRIDE, plan.size[1] // LATENT_STRIDE)
+        cells = self.codec.cells(*plan.size)
         history = History.empty((1, channels, *cells), plan.memory, device)
         conditioning = prompted(denoiser, text, plan.negative)
         with torch.autocast(device.type, torch.bfloat16, enabled=plan.precision == torch.bfloat16):

@@ -18,12 +18,14 @@ from heliograph.checkpoint import (
     PIPELINES,
     find_local,
     find_model,
+    latent_stride,
     load_weights,
     read_json,
     tensor_table,
 )
 from heliograph.errors import CheckpointError
 from heliograph.model.transformer import HeliosTransformer3DModel
+from heliograph.shapes import LATENT_STRIDE
 from heliograph.train.adapt import load_text_to_video
 
 WAN_PIPELINE, WAN_TRANSFORMER = "WanPipeline", "WanTransformer3DModel"
@@ -80,6 +82,12 @@ def start_config(start: StartPoint) -> dict[str, Any]:
         return {}
     folder = _part(path, start)
     return helios_config(read_json(folder / "config.json"), folder)
+
+
+def start_stride(start: StartPoint) -> int:
+    """Pixels per latent cell beside a starting point, without any download; as released where it is not here."""
+    path = find_local(start.model)
+    return LATENT_STRIDE if path is None else latent_stride(path)
 
 
 def empty_network(config: Mapping[str, Any]) -> HeliosTransformer3DModel:

@@ -17,14 +17,27 @@ from heliograph.train import multiscale as multiscale_module
 from heliograph.train.multiscale import (
     MultiscaleConfig,
     MultiscaleStage,
+    Openings,
     draw_part,
     level_lines,
     level_position,
     level_weights,
+    opening_rows,
 )
 from heliograph.train.network import Given
 from tests.small import SIZES, relative_error
-from tests.train.examples import AS_IT_IS, example, generator, given, learner, network, normal, silent_network, train
+from tests.train.examples import (
+    AS_IT_IS,
+    example,
+    first_chunks,
+    generator,
+    given,
+    learner,
+    network,
+    normal,
+    silent_network,
+    train,
+)
 
 RANGES = level_ranges(MID.schedule)
 START_1, START_2 = 0.799760, 0.500374
@@ -153,6 +166,51 @@ def test_a_first_share_draws_from_the_start_of_the_line_alone() -> None:
 def test_a_first_share_is_a_share(share: float) -> None:
     with pytest.raises(UserError, match="first_share"):
         MultiscaleConfig(first_share=share)
+
+
+def seeing_openings(transformer: HeliosTransformer3DModel) -> MultiscaleStage:
+    config = MultiscaleConfig(repeats=(1, 1, 1), past=AS_IT_IS, openings=Openings((2.0, 0.5), 0.25))
+    return MultiscaleStage(transformer, config, MemoryConfig())
+
+
+def test_a_second_look_adds_to_first_chunks_and_leaves_all_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[list[Part]] = []
+    packed = multiscale_module.denoise_packed
+
+    def watched(net: HeliosTransformer3DModel, parts: list[Part], condition: Given) -> tuple[Tensor, ...]:
+        seen.append(parts)
+        return packed(net, parts, condition)
+
+    monkeypatch.setattr(multiscale_module, "denoise_packed", watched)
+    later = example(3)
+    mixed = replace(later, history=later.history.clone(), anchor=later.anchor.clone())
+    mixed.history[1], mixed.anchor[1] = 0, 0
+    assert opening_rows(later).numel() == 0 and opening_rows(mixed).tolist() == [1]
+    plain = stage(network(), (1, 1, 1)).loss("student", mixed, 0, generator(3))
+    loss = seeing_openings(network()).loss("student", mixed, 0, generator(3))
+    torch.testing.assert_close(loss.total - loss.parts["opening"], plain.total)
+    assert [part.x.shape for part in seen[2]] == [(1, 16, 9, 2, 2), (1, 16, 9, 4, 4)]
+    for level, part in enumerate(seen[2]):
+        highest, lowest = RANGES[level].timestep_max, RANGES[level].timestep_last
+        assert highest >= float(part.timestep) - 1e-3 > highest - 0.26 * (highest - lowest)
+    assert "opening" not in seeing_openings(network()).loss("student", later, 0, generator(3)).parts
+
+
+def test_a_second_look_at_a_silent_network_counts_each_level_with_its_weight() -> None:
+    batch = replace(first_chunks(example(4)), chunk=chunks(8)[0].repeat(2, 1, 1, 1, 1))
+    part = seeing_openings(silent_network()).loss("student", batch, 0, generator()).parts["opening"]
+    x0, x1 = shrink(shrink(batch.chunk)), shrink(batch.chunk)
+    coarse = 0.1113 * (1 + x0.square().mean())
+    fine = 0.2172 + (0.20024 * enlarge(x0) - 0.66633 * x1).square().mean()
+    assert float(part) == pytest.approx(float(2 * coarse + 0.5 * fine), rel=0.05)
+
+
+@pytest.mark.parametrize("wrong", [{"emphasis": ()}, {"emphasis": (0.0,)}, {"emphasis": (1.0,), "first_share": 0.0}])
+def test_a_second_look_at_nothing_is_refused(wrong: dict) -> None:
+    with pytest.raises(UserError, match="Openings"):
+        Openings(**wrong)
+    with pytest.raises(UserError, match="more than the 3 levels"):
+        MultiscaleConfig(openings=Openings((1.0,) * 4))
 
 
 def test_a_network_that_says_nothing_loses_what_is_published_for_each_level() -> None:

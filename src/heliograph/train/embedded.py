@@ -14,7 +14,7 @@ from heliograph.train.dmd import TimeDraw
 from heliograph.train.ema import EmaConfig
 from heliograph.train.gan import GanConfig, HeadSizes
 from heliograph.train.loop import LoopConfig
-from heliograph.train.multiscale import MultiscaleConfig
+from heliograph.train.multiscale import MultiscaleConfig, Openings
 from heliograph.train.ode import OdeConfig
 from heliograph.train.recipe import Selection, TrainConfig
 from heliograph.train.stage import Optimiser
@@ -100,13 +100,14 @@ SETTLE = replace(
     stage=replace(
         MULTISCALE_STAGE,
         past=replace(PAST, starts=StartMix(0.1, 0.1, 0.4)),
-        optimiser=Optimiser(3e-4, (0.9, 0.99), 1e-2),
+        optimiser=Optimiser(4e-4, (0.9, 0.98), 1e-2),
+        openings=Openings((2.7, 0.7)),
     ),
     loop=replace(MULTISCALE.loop, max_steps=1500, seed=57),
     selection=Selection(still_share=0.2, opening_share=0.5),
 )
-"""Stage 2 again, on everything, gently, and with many first chunks: where a subject begins, and so where it goes, is
-decided there. Muon at its usual rate on all chunks alike unlearned within 1,700 steps what the crossings taught."""
+"""Stage 2 again, on everything, gently, with many first chunks and a second look at them: where a subject begins, and
+so where it goes, is decided there. Without them what the crossings taught was unlearned within 1,500 steps."""
 
 ODE = replace(
     ADAPT,

@@ -28,12 +28,30 @@ Latents = Float[Tensor, "b c t h w"]
 
 
 @dataclass(frozen=True)
+class Openings:
+    """A second look at how videos begin: the first chunks of a batch from text alone, where text decides most.
+
+    The lines of the first `levels` levels are seen once more, at points of the first `first_share` of each, and their
+    losses are added with the weights of `emphasis`. What a caption says of where things begin shows nowhere else: later
+    the past says it, and later on the line the chunk itself.
+    """
+
+    emphasis: tuple[float, ...]
+    first_share: float = 0.3
+
+    def __post_init__(self) -> None:
+        if not self.emphasis or min(self.emphasis) <= 0 or not 0 < self.first_share <= 1:
+            raise UserError(f"{self} needs a positive weight for each level it looks at, and a share above 0, up to 1")
+
+
+@dataclass(frozen=True)
 class MultiscaleConfig:
     """How stage 2 trains: the pyramid, how often each level stands in a pack, the past, and the updates.
 
     `emphasis` multiplies the loss of each level, coarse to fine. The recipe counts all alike; where training is short,
     most of that loss is texture, and the coarse levels decide where things are. `first_share` of each line, from its
-    start, is where points are drawn from: 1 in the recipe; less looks at what is decided first.
+    start, is where points are drawn from: 1 in the recipe; less looks at what is decided first. `openings` is not of
+    the recipe either.
     """
 
     schedule: ScheduleConfig = field(
@@ -44,8 +62,11 @@ class MultiscaleConfig:
     optimiser: Optimiser = field(default_factory=lambda: Optimiser(1e-4))
     emphasis: tuple[float, ...] = (1.0, 1.0, 1.0)
     first_share: float = 1.0
+    openings: Openings | None = None
 
     def __post_init__(self) -> None:
+        if self.openings is not None and len(self.openings.emphasis) > self.schedule.num_levels:
+            raise UserError(f"{self.openings} looks at more than the {self.schedule.num_levels} levels that there are")
         if len(self.emphasis) != self.schedule.num_levels or min(self.emphasis) <= 0:
             raise UserError(f"emphasis={self.emphasis} does not name a positive weight for each level")
         if not 0 < self.first_share <= 1:
@@ -97,7 +118,30 @@ class MultiscaleStage(StudentStage):
         losses = [velocity_loss(v, lines[i].slope, weights[i]) for i, v in zip(levels, predicted, strict=True)]
         total = torch.stack([self.config.emphasis[i] * loss for i, loss in zip(levels, losses, strict=True)]).mean()
         figures = {f"level_{i}": _mean_of(losses, levels, i) for i in range(len(ranges))}
+        if self.config.openings is not None and (rows := opening_rows(batch)).numel():
+            opening = self._opening_loss(self.config.openings, batch.chunk[rows], given.text[rows], generator)
+            total, figures["opening"] = total + opening, opening.detach()
         return Loss(total, {"flow": total.detach(), **figures}, group)
+
+    def _opening_loss(
+        self, openings: Openings, chunk: Latents, text: Float[Tensor, "b l d"], generator: torch.Generator
+    ) -> Float[Tensor, ""]:
+        """Flow matching at the starts of the coarse lines, with noise of its own and nothing remembered."""
+        b, c, t, h, w = chunk.shape
+        nothing = chunk.new_zeros(b, c, self.memory.num_frames + 1, h, w)
+        given = Given(text, tiers_of(nothing, self.memory, t))
+        ranges = level_ranges(self.config.schedule)
+        lines = level_lines(chunk, normal((b, c, t, h, w), generator, chunk.device), ranges)
+        seen = range(len(openings.emphasis))
+        parts = [draw_part(lines[i], ranges[i], self.config.schedule, generator, openings.first_share) for i in seen]
+        predicted = denoise_packed(self.transformer, parts, given)
+        losses = [velocity_loss(v, lines[i].slope, None) for i, v in zip(seen, predicted, strict=True)]
+        return torch.stack([weight * loss for weight, loss in zip(openings.emphasis, losses, strict=True)]).sum()
+
+
+def opening_rows(batch: Batch) -> Int[Tensor, " b2"]:
+    """Which samples of a batch are first chunks: nothing came before them."""
+    return (batch.history.flatten(1) == 0).all(dim=1).nonzero()[:, 0]
 
 
 def level_lines(x0: Latents, noise: Latents, ranges: tuple[LevelRange, ...]) -> tuple[LevelLine, ...]:

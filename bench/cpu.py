@@ -40,7 +40,7 @@ Written by `python bench/cpu.py docs/benchmarks/cpu`, with everything in [cpu.js
 weights change.
 
 **What is compared.** `heliograph bench --against diffusers`: the same weights in the same process, in turn
-(A-B-B-A), at the model's own 64x64 pixels, from the call to the closed mp4 file. diffusers is
+(A-B-B-A), at the model's own 128x128 pixels, from the call to the closed mp4 file. diffusers is
 `HeliosPyramidPipeline` of the version below with its own transformer class over our tensors. Both get the prompt as
 an embedding; both are in the same dtype. The autoencoder's class is ours, so diffusers calls
 `LinearAutoencoder.decode` in float32, plain PyTorch modules over the same weights, as its pipeline calls any
@@ -50,7 +50,7 @@ bfloat16), in a thread beside the sampling of the next chunk.
 `transformer` and `decode` are therefore ratios of the two parts, and `end to end` is of frames per second with the
 file. Frames of diffusers come when the whole video is done, so the ratio of first frames is left out here.
 
-The shipped schedule (2,2,2) has no guidance: both ask the network equally often. The model before its distillation
+The shipped schedule (1,1,2) has no guidance: both ask the network equally often. The model before its distillation
 (`runs/teacher`, 6,6,6) has: there diffusers runs the network twice in every step, heliograph once with both branches as
 a batch of two, and not at all in the first two steps of a chunk, whose velocity CFG-Zero* sets to zero.
 

@@ -72,5 +72,5 @@ train embedded-ode "$STATE/settle/model" "$STATE/pairs" "$ODE_STEPS"
         --seconds "$(($(left) - 20))"
     touch "$STATE/decoder.done"
 }
-"$PYTHON" -m heliograph.embedded pack "$STATE/ode/model" "$OUTPUT" --decoder "$STATE/decoder.pt" --steps 2,2,2
+"$PYTHON" -m heliograph.embedded pack "$STATE/ode/model" "$OUTPUT" --decoder "$STATE/decoder.pt" --steps 1,1,2
 echo done

@@ -63,7 +63,7 @@ class Decoder(Protocol):
 
 def stride_of(autoencoder: Autoencoder) -> int:
     """Pixels per latent cell in height and width: what the autoencoder's configuration says, else 8."""
-    return int(autoencoder.config.get(STRIDE_KEY, LATENT_STRIDE))
+    return int(getattr(autoencoder.config, STRIDE_KEY, LATENT_STRIDE))
 
 
 class LatentCodec:

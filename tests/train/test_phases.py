@@ -101,7 +101,8 @@ def verb(*arguments: object) -> None:
 def run_phase(phase: Phase, output: Path, *options: object) -> None:
     """Train, and see what became of the loss."""
     pace = ("--max-steps", phase.steps, "--learning-rate", phase.rate, "--log-every", 1, "--sample-every", 0)
-    verb("train", phase.preset, "--output", output, *pace, *options, "--device", "cpu", "--quiet")
+    size = ("--size", f"{SIDE}x{SIDE}")
+    verb("train", phase.preset, "--output", output, *pace, *size, *options, "--device", "cpu", "--quiet")
     rows: list[Mapping[str, float]] = [
         json.loads(line) for line in (output / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     ]

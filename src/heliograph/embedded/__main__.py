@@ -75,7 +75,7 @@ def prompts(file: Path, count: int) -> None:
     write_whole(file, "".join(f"{line}\n" for line in teaching_prompts(count)).encode())
 
 
-STEPS = "2,2,2"
+STEPS = "1,1,2"
 """Steps on each level that the embedded model is sampled with: it is distilled."""
 
 TEACHER_STEPS = "6,6,6"

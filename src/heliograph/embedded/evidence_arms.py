@@ -56,7 +56,8 @@ def section(found: Mapping[str, Any]) -> list[str]:
             minutes=whole["num_chunks"] * CHUNK_FRAMES / FPS / 60,
             prompts=max(whole["counts"].values()),
             least=2.0 ** (1 - num),
-        )
+        ),
+        *([f"{whole['note']}\n"] if "note" in whole else []),
     ]
     rows = [[_short(name), *(_compared(whole, found[name], metric) for metric in DRIFTS)] for name in arms]
     means = ["whole", *(number(fmean(whole["metrics"][metric])) for metric in DRIFTS)]

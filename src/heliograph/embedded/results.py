@@ -44,11 +44,11 @@ def weights_digest(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def write_film(file: Path, looks: Sequence[UInt8[np.ndarray, "f h w 3"]], scale: int = 2) -> None:
-    """One row of frames for each video, `scale` times their size."""
+def write_film(file: Path, looks: Sequence[UInt8[np.ndarray, "f h w 3"]]) -> None:
+    """One row of frames for each video."""
     picture = Image.fromarray(np.concatenate([rearrange(frames, "f h w c -> h (f w) c") for frames in looks]))
     file.parent.mkdir(parents=True, exist_ok=True)
-    picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST).save(file)
+    picture.save(file, optimize=True)
 
 
 FILMS = (
@@ -59,9 +59,8 @@ FILMS = (
 """Prompts and seeds of the films that the README shows: three scenes that the model does well and badly alike."""
 
 
-def films(pipeline: HeliosPipeline, num_chunks: int, scale: int = 3) -> Video:
-    """The films side by side, each pixel `scale` times as large."""
+def films(pipeline: HeliosPipeline, num_chunks: int) -> Video:
+    """The films side by side."""
     length = num_chunks * CHUNK_FRAMES
     videos = [pipeline(prompt, num_frames=length, seed=seed) for prompt, seed in FILMS]
-    frames = np.concatenate([video.frames for video in videos], axis=2)
-    return Video(frames.repeat(scale, axis=1).repeat(scale, axis=2), videos[0].fps)
+    return Video(np.concatenate([video.frames for video in videos], axis=2), videos[0].fps)

@@ -102,7 +102,7 @@ def read_all(prompts: Sequence[Prompt], clips: Sequence[Clip], seconds: float) -
 
 
 def write_sheet(file: Path, clips: Sequence[Clip]) -> None:
-    """A contact sheet: a column for each clip, its first, middle and last frame below each other, twice the size."""
+    """A contact sheet: a column for each clip, its first, middle and last frame below each other."""
     from PIL import Image  # noqa: PLC0415 - only here
 
     columns = [np.concatenate([clip[len(clip) * i // 7] for i in (0, 3, 6)]) for clip in clips]
@@ -112,7 +112,7 @@ def write_sheet(file: Path, clips: Sequence[Clip]) -> None:
     grid = np.stack(columns).reshape(math.ceil(len(columns) / per_row), per_row, *columns[0].shape)
     picture = Image.fromarray(rearrange(grid, "r n h w c -> (r h) (n w) c"))
     file.parent.mkdir(parents=True, exist_ok=True)
-    picture.resize((picture.width * 2, picture.height * 2), Image.Resampling.NEAREST).save(file)
+    picture.save(file, optimize=True)
 
 
 def as_entry(plan: ScorePlan, scores: Scores) -> dict[str, Any]:

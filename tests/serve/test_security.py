@@ -289,6 +289,7 @@ def test_a_fault_inside_is_told_without_details(server: Running, monkeypatch: py
     monkeypatch.setattr(server.studio.store, "jobs", lambda **_: 1 / 0)
     answer = HTTP.get(f"{server.url}/v1/videos")
     assert answer.status_code == 500 and answer.json()["error"]["code"] == "internal" and "Zero" not in answer.text
+    assert answer.headers["connection"] == "close"  # else the next request of a client that keeps it would be reset
 
 
 def test_a_port_in_use_is_named(tmp_path: Path, server: Running) -> None:

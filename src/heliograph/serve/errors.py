@@ -99,9 +99,14 @@ def _from_http(error: HTTPException) -> ApiError:
 
 
 async def _unexpected(_request: Request, error: Exception) -> JSONResponse:
-    """A fault of ours: the log has it, the client learns nothing about the inside."""
+    """A fault of ours: the log has it, the client learns nothing about the inside.
+
+    The server closes the connection after it, so the client must not keep it for the next request.
+    """
     logger.error("a request failed", exc_info=error)
-    return ApiError(500, "the server made a mistake; its log says which", code="internal").response()
+    answer = ApiError(500, "the server made a mistake; its log says which", code="internal").response()
+    answer.headers["connection"] = "close"
+    return answer
 
 
 def _short(value: object) -> str:

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes the embedded model from nothing: src/heliograph/assets/tiny. One CPU core, about four hours.
+# Makes the embedded model from nothing: src/heliograph/assets/tiny. One CPU core, about five hours.
 #
 # Every call works for at most CALL_SECONDS (default 570) and goes on where the one before stopped; call it again until it
 # says "done". State is kept in runs/state (RUN_STATE), which git ignores. Phases:

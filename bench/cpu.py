@@ -44,7 +44,7 @@ weights change.
 `HeliosPyramidPipeline` of the version below with its own transformer class over our tensors. Both get the prompt as
 an embedding; both are in the same dtype. The autoencoder's class is ours, so diffusers calls
 `LinearAutoencoder.decode` in float32, plain PyTorch modules over the same weights, as its pipeline calls any
-autoencoder; heliograph decodes with `lean_decoder.py` (77 dB from the former where the processor multiplies
+autoencoder; heliograph decodes with `lean_decoder.py` (71 dB from the former where the processor multiplies
 bfloat16), in a thread beside the sampling of the next chunk.
 
 `transformer` and `decode` are therefore ratios of the two parts, and `end to end` is of frames per second with the

@@ -10,10 +10,10 @@ from heliograph.data.clips import DataError
 from heliograph.data.diorama import sample_record
 from heliograph.data.diorama.render import render
 from heliograph.data.loader import Drawing
+from heliograph.data.selection import Selection
 from heliograph.data.world import cell_share, unit_pixels
 from heliograph.data.world_cache import (
     CacheInfo,
-    Showing,
     WorldCacheSource,
     Worldly,
     code_digest,
@@ -41,7 +41,7 @@ def folder(tmp_path_factory):
 def source(folder, weight=1.0, seed=0, *, still=0.0, opening=0.0, aligned=False):
     tokens = lambda captions: torch.tensor([[int(caption.split()[1])] for caption in captions])  # noqa: E731
     return WorldCacheSource(
-        folder, WORLD, Drawing(3, 19, 1, seed, aligned), Showing(weight, still, opening), tokens=tokens
+        folder, WORLD, Drawing(3, 19, 1, seed, aligned), Selection(weight, still, opening), tokens=tokens
     )
 
 
@@ -125,12 +125,14 @@ def test_an_aligned_batch_shows_one_chunk_number_and_says_which(folder):
 def test_only_clips_of_the_kind_that_is_asked_for_are_shown(folder):
     kind = WORLD.record(1).kind
     tokens = lambda captions: torch.zeros(len(captions), 1, dtype=torch.long)  # noqa: E731
-    some = WorldCacheSource(folder, WORLD, Drawing(3, 19), Showing(accepts=lambda r: r.kind == kind), tokens=tokens)
+    world = replace(WORLD, kinds={"crossings": lambda record: record.kind == kind})
+    some = WorldCacheSource(folder, world, Drawing(3, 19), Selection(shows="crossings"), tokens=tokens)
     wanted = {clip for clip in range(3) if WORLD.record(clip).kind == kind}
     assert {some._clip(visit) for visit in range(9)} == wanted
     assert some.fingerprint() != source(folder).fingerprint() or len(wanted) == 3
     with pytest.raises(DataError, match="none of the 3 clips"):
-        WorldCacheSource(folder, WORLD, Drawing(3, 19), Showing(accepts=lambda r: False), tokens=tokens)
+        world = replace(WORLD, kinds={"crossings": lambda _record: False})
+        WorldCacheSource(folder, world, Drawing(3, 19), Selection(shows="crossings"), tokens=tokens)
 
 
 def test_weights_follow_the_subjects(folder):

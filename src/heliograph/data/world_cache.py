@@ -9,8 +9,8 @@ Captions are not stored: each visit to a clip draws another one. Made again, onl
 import hashlib
 import json
 import random
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from heliograph.data.diorama import Record
 from heliograph.data.diorama.render import render
 from heliograph.data.loader import Drawing
 from heliograph.data.sections import anchor_of, cut_history, first_window, still_history
+from heliograph.data.selection import Selection
 from heliograph.data.world import Texts, Tokens, cell_share, unit_pixels
 from heliograph.errors import OutputError
 from heliograph.media.target import write_whole
@@ -58,10 +59,18 @@ class CacheInfo:
 
 @dataclass(frozen=True)
 class Worldly:
-    """Which world is cached: the record of each clip number, and the caption for each visit to a record."""
+    """Which world is cached: the record of each clip number, the caption for each visit to a record, kinds of clips.
+
+    `kinds` says for a name whether a record is of that kind; "all" is every record and needs no entry.
+    """
 
     record: Callable[[int], Record]
     caption: Callable[[Record, int], str]
+    kinds: Mapping[str, Callable[[Record], bool]] = field(default_factory=dict)
+
+    def accepts(self, kind: str, record: Record) -> bool:
+        """Whether the record is of the kind."""
+        return kind == "all" or self.kinds[kind](record)
 
 
 def code_digest(codec: LatentCodec) -> str:
@@ -115,25 +124,6 @@ def _encode(record: Record, info: CacheInfo, codec: LatentCodec) -> tuple[Tensor
     return latents, codec.encode_image(frames[:, :, 0])[0], shares
 
 
-@dataclass(frozen=True)
-class Showing:
-    """How the clips of a cache are shown.
-
-    Attributes:
-        subject_weight: what a latent cell that shows a subject counts in the loss; 1 weighs all alike.
-        still_share: of the examples, how many start from the first picture of the chunk, which says where things are
-            but not how they move.
-        opening_share: of the examples, how many are the first chunk of their clip whatever the draw says: there text
-            alone decides where things begin, and later chunks shown without their past only blur that.
-        accepts: clips whose record it refuses do not come up; None shows all.
-    """
-
-    subject_weight: float = 1.0
-    still_share: float = 0.0
-    opening_share: float = 0.0
-    accepts: Callable[[Record], bool] | None = None
-
-
 class WorldCacheSource:
     """Batches from a cache by number: an epoch is a random order of all clips, of each of which one chunk is shown.
 
@@ -145,7 +135,7 @@ class WorldCacheSource:
         folder: Path,
         world: Worldly,
         drawing: Drawing,
-        showing: Showing,
+        selection: Selection,
         text: Texts | None = None,
         tokens: Tokens | None = None,
     ) -> None:
@@ -155,9 +145,9 @@ class WorldCacheSource:
             DataError: a part is missing or damaged, or no clip is to be shown.
         """
         self.info = read_cache_info(folder)
-        self.world, self.drawing, self.showing = world, drawing, showing
+        self.world, self.drawing, self.selection = world, drawing, selection
         clips = range(self.info.num_clips)
-        self._clips = [clip for clip in clips if showing.accepts is None or showing.accepts(world.record(clip))]
+        self._clips = [clip for clip in clips if world.accepts(selection.shows, world.record(clip))]
         if not self._clips:
             raise DataError(f"none of the {self.info.num_clips} clips in {folder} is of the kind that is to be shown")
         self.text, self.tokens = text, tokens
@@ -181,10 +171,10 @@ class WorldCacheSource:
 
     def fingerprint(self) -> str:
         """What the clips are."""
-        still = f"still starts {self.showing.still_share}, " if self.showing.still_share else ""
-        opening = f"opening {self.showing.opening_share}, " if self.showing.opening_share else ""
+        still = f"still starts {self.selection.still_share}, " if self.selection.still_share else ""
+        opening = f"opening {self.selection.opening_share}, " if self.selection.opening_share else ""
         kind = "" if len(self._clips) == self.info.num_clips else f"{len(self._clips)} clips of it, "
-        weight = f"subject weight {self.showing.subject_weight}, "
+        weight = f"subject weight {self.selection.subject_weight}, "
         return f"world cache, {self.info}, {kind}{weight}{still}{opening}seed {self.drawing.seed}"
 
     def _clip(self, visit: int) -> int:
@@ -205,10 +195,10 @@ class WorldCacheSource:
     ) -> Batch:
         generator = self._seeds.generator(f"world cache/{purpose}")
         chunks = torch.randint(self.info.num_chunks, (len(clips),), generator=generator).tolist()
-        if self.showing.opening_share:
-            opens = (torch.rand(len(clips), generator=generator) < self.showing.opening_share).tolist()
+        if self.selection.opening_share:
+            opens = (torch.rand(len(clips), generator=generator) < self.selection.opening_share).tolist()
             chunks = [0 if is_first else chunk for is_first, chunk in zip(opens, chunks, strict=True)]
-        stills = (torch.rand(len(clips), generator=generator) < self.showing.still_share).tolist()
+        stills = (torch.rand(len(clips), generator=generator) < self.selection.still_share).tolist()
         if self.drawing.is_aligned:
             chunks = chunks[:1] * len(clips)
             stills = [still and chunks[0] == 0 for still in stills]
@@ -217,7 +207,7 @@ class WorldCacheSource:
             for clip, chunk, still in zip(clips, chunks, stills, strict=True)
         ]
         history, chunk, anchor, weight = (torch.stack(column) for column in zip(*rows, strict=True))
-        weights = weight if self.showing.subject_weight != 1 else None
+        weights = weight if self.selection.subject_weight != 1 else None
         return Batch(chunk, history, anchor, text, tokens, weights, chunks[0] if self.drawing.is_aligned else 0)
 
     def _example(self, clip: int, chunk: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -233,7 +223,7 @@ class WorldCacheSource:
 
     def _weight(self, clip: int, chunk: int) -> Float[Tensor, "1 t h w"]:
         share = self._shares[clip, chunk].float() / BYTE
-        return (1 + (self.showing.subject_weight - 1) * share)[None]
+        return (1 + (self.selection.subject_weight - 1) * share)[None]
 
 
 def read_cache_info(folder: Path) -> CacheInfo:

@@ -24,7 +24,7 @@ from heliograph.errors import UserError
 from heliograph.memory import History
 from heliograph.model.denoiser import TransformerDenoiser
 from heliograph.seeds import Generators, GeneratorSeeds
-from heliograph.shapes import FRAME_STRIDE, LATENT_STRIDE, check_size
+from heliograph.shapes import FRAME_STRIDE, check_size
 from heliograph.starts import Start
 
 logger = logging.getLogger(__name__)
@@ -95,7 +95,7 @@ class Output:
 
 @dataclass(frozen=True, eq=False)
 class Ask:
-    """A call, sorted by what its keywords are about. Height and width are pixels, `stride` those per latent cell."""
+    """A call, sorted by what its keywords are about. Height and width are pixels."""
 
     text: TextInput
     start: StartInput
@@ -105,10 +105,6 @@ class Ask:
     watch: Watch
     output: Output
     attention_kwargs: Mapping[str, Any] | None
-    stride: int = LATENT_STRIDE
-
-    def __post_init__(self) -> None:
-        check_size(*self.size, self.plan.sampler.schedule.num_levels, self.stride)
 
 
 class Caller(Components):
@@ -191,6 +187,7 @@ class Caller(Components):
         device = torch.device(self._execution_device)
         transformer = self._own_transformer()
         codec = make_codec(self.require("vae"), device, ask.plan.chunk_latents)
+        check_size(*ask.size, ask.plan.sampler.schedule.num_levels, codec.stride)
         self._interrupt, self._attention_kwargs = False, ask.attention_kwargs
         seeds = ask.noise.seeds(ask.text.batch, device, self.block_noise)
         height, width = ask.size

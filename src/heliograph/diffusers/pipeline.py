@@ -95,19 +95,7 @@ class HeliosPipeline(Caller):
         watch = Watch.read(callback_on_step_end, callback_on_step_end_tensor_inputs, self._callback_tensor_inputs)
         numbers, output = NoiseInput(generator, latents), Output(output_type, return_dict)
         plan = make_plan(sampler, memory, num_frames, levels)
-        return self._answer(
-            Ask(
-                text,
-                start,
-                plan,
-                (height, width),
-                numbers,
-                watch,
-                output,
-                attention_kwargs,
-                self.vae_scale_factor_spatial,
-            )
-        )
+        return self._answer(Ask(text, start, plan, (height, width), numbers, watch, output, attention_kwargs))
 
 
 class HeliosPyramidPipeline(Caller):
@@ -197,19 +185,7 @@ class HeliosPyramidPipeline(Caller):
         watch = Watch.read(callback_on_step_end, callback_on_step_end_tensor_inputs, self._callback_tensor_inputs)
         numbers, output = NoiseInput(generator, latents), Output(output_type, return_dict)
         plan = make_plan(sampler, memory, num_frames)
-        return self._answer(
-            Ask(
-                text,
-                start,
-                plan,
-                (height, width),
-                numbers,
-                watch,
-                output,
-                attention_kwargs,
-                self.vae_scale_factor_spatial,
-            )
-        )
+        return self._answer(Ask(text, start, plan, (height, width), numbers, watch, output, attention_kwargs))
 
     def _sampler(self, steps: Sequence[int], guidance_scale: float, zero_init_steps: int) -> SamplerConfig:
         """The sampler for these steps on each level; CFG-Zero* where the model was made for it.

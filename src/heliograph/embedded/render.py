@@ -7,10 +7,14 @@ import torch
 
 from heliograph.checkpoint import open_model
 from heliograph.data.world_cache import CacheInfo, Worldly, write_part
-from heliograph.embedded.mix import mixed_caption, mixed_record
+from heliograph.embedded.mix import is_bright_crossing, is_crossing, mixed_caption, mixed_record
 from heliograph.vae import LatentCodec, load_autoencoder
 
-MIX = Worldly(lru_cache(maxsize=None)(mixed_record), mixed_caption)
+MIX = Worldly(
+    lru_cache(maxsize=None)(mixed_record),
+    mixed_caption,
+    {"crossings": is_crossing, "bright crossings": is_bright_crossing},
+)
 """The embedded model's world."""
 
 

@@ -28,7 +28,10 @@ from heliograph.serve.studio import Studio
 from heliograph.serve.viewers import Media, Skipped, Viewer, message_text
 
 NORMAL, NOT_FOUND, TOO_MUCH, TRY_LATER = 1000, 4404, 4429, 4503
-PARTING_SECONDS = 2.0  # for what still waits to go out to a client that is being turned away
+"""Codes that a socket is closed with."""
+
+PARTING_SECONDS = 2.0
+"""How long what still waits may take to go out to a client that is turned away."""
 
 
 def live_socket(studio: Studio) -> APIRouter:

@@ -14,8 +14,7 @@ from heliograph.data.clips import DataError
 from heliograph.data.loader import Drawing, ShardSource, Share, Source
 from heliograph.data.shards import DATASET_FILE, ShardFolder, open_shards
 from heliograph.data.world import WorldClips, WorldSource
-from heliograph.data.world_cache import CACHE_FILE, Showing, WorldCacheSource, code_digest, read_cache_info
-from heliograph.embedded.mix import is_bright_crossing, is_crossing
+from heliograph.data.world_cache import CACHE_FILE, WorldCacheSource, code_digest, read_cache_info
 from heliograph.embedded.render import MIX
 from heliograph.errors import CheckpointError
 from heliograph.model.attention import use_products
@@ -249,10 +248,7 @@ def _open_cache(names: Sequence[str], config: TrainConfig, drawing: Drawing, bes
     if (info.height, info.width) != config.size:
         raise DataError(f"{folder} holds {info.height}x{info.width}, {config.name} trains on {config.size}; see --size")
     encoder = beside.text(torch.float32)
-    chosen = config.selection
-    accepts = {"all": None, "crossings": is_crossing, "bright crossings": is_bright_crossing}[chosen.shows]
-    showing = Showing(chosen.subject_weight, chosen.still_share, chosen.opening_share, accepts)
-    open_source = partial(WorldCacheSource, folder, MIX, drawing, showing)
+    open_source = partial(WorldCacheSource, folder, MIX, drawing, config.selection)
     if config.trains_text:
         return open_source(tokens=partial(tokens_of, encoder))
     return open_source(text=lambda captions: encoder.encode(captions).embedding)

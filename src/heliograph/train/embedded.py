@@ -6,6 +6,7 @@ Everything is trained, text encoder included, from nothing, at 128×128 pixels (
 from dataclasses import replace
 
 from heliograph.config import MemoryConfig
+from heliograph.data.selection import Selection
 from heliograph.train.adapt import AdaptConfig
 from heliograph.train.adapter import AdapterConfig
 from heliograph.train.corrupt import NO_CORRUPTION, Corruption, PastConfig, StartMix
@@ -16,7 +17,7 @@ from heliograph.train.gan import GanConfig, HeadSizes
 from heliograph.train.loop import LoopConfig
 from heliograph.train.multiscale import MultiscaleConfig, Openings
 from heliograph.train.ode import OdeConfig
-from heliograph.train.recipe import Selection, TrainConfig
+from heliograph.train.recipe import TrainConfig
 from heliograph.train.stage import Optimiser
 from heliograph.train.start import NetworkSizes, StartPoint
 

@@ -31,9 +31,9 @@ Latents = Float[Tensor, "b c t h w"]
 class Openings:
     """A second look at how videos begin: the first chunks of a batch from text alone, where text decides most.
 
-    The lines of the first `levels` levels are seen once more, at points of the first `first_share` of each, and their
-    losses are added with the weights of `emphasis`. What a caption says of where things begin shows nowhere else: later
-    the past says it, and later on the line the chunk itself.
+    The coarsest levels, as many as `emphasis` has weights, are seen once more, at points of the first `first_share` of
+    each line, and their losses are added with these weights. What a caption says of where things begin shows nowhere
+    else: later the past says it, and later on the line the chunk itself.
     """
 
     emphasis: tuple[float, ...]

@@ -1,9 +1,9 @@
 """A complete training run as one frozen value: what is learned, from where, how long, and what is trained of it."""
 
 from dataclasses import dataclass, field
-from typing import Literal
 
 from heliograph.config import MemoryConfig
+from heliograph.data.selection import Selection
 from heliograph.errors import UserError
 from heliograph.shapes import check_size
 from heliograph.train.adapt import AdaptConfig
@@ -18,35 +18,7 @@ from heliograph.train.ode import OdeConfig
 from heliograph.train.parallel import Layout
 from heliograph.train.start import NetworkSizes, StartPoint
 
-Shows = Literal["all", "crossings", "bright crossings"]
-
 StageConfig = AdaptConfig | MultiscaleConfig | OdeConfig | DistillConfig
-
-
-@dataclass(frozen=True)
-class Selection:
-    """Which examples of the procedural world are shown, and what counts in them; all but the weight need a cache of it.
-
-    Attributes:
-        subject_weight: what a latent cell that shows a subject counts in the loss, where the data say which do.
-        still_share: how many of the examples start from their own first picture.
-        opening_share: how many of the examples are the first chunk of their clip at least.
-        shows: which clips.
-    """
-
-    subject_weight: float = 1.0
-    still_share: float = 0.0
-    opening_share: float = 0.0
-    shows: Shows = "all"
-
-    @property
-    def chooses(self) -> bool:
-        """Whether examples are chosen, which only a cache lets one do."""
-        return bool(self.still_share or self.opening_share or self.shows != "all")
-
-    def __post_init__(self) -> None:
-        if not (0 <= self.still_share <= 1 and 0 <= self.opening_share <= 1):
-            raise UserError(f"still_share={self.still_share}, opening_share={self.opening_share}; use 0 to 1 for both")
 
 
 @dataclass(frozen=True)

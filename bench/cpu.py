@@ -24,14 +24,17 @@ SCHEDULES: dict[str, tuple[int, list[str]]] = {
     SHIPPED: (20, []),
     "teacher": (5, ["--model", "runs/teacher"]),
     "1,1,1": (20, ["--steps", "1,1,1", "--guidance-scale", "1"]),
+    "shipped by OpenVINO": (20, ["--runner", "openvino"]),
 }
-"""Chunks in a run, and what to ask for: the model as it comes, before its distillation, and in fewest steps."""
+"""Chunks in a run, and what to ask for: the model as it comes, before its distillation, in fewest steps, and as it comes
+by the optional library."""
 
 DEMO = ["--enlarge", "4"]
 """What `make demo` adds."""
 
-THEIRS: dict[int, str] = {1: "passive", 2: "active"}
-"""Threads that diffusers gets, and what threads do that wait: with two, what PyTorch does by itself on two cores."""
+THEIRS: dict[int, str] = {1: "0", 2: "300000"}
+"""Threads that diffusers gets, and how often those that wait look before they sleep (GOMP_SPINCOUNT): with two, what
+PyTorch's OpenMP does where nothing is set. Set for ever (OMP_WAIT_POLICY=active), they would go on while ours runs."""
 
 
 PREFACE = """# The embedded model on a CPU
@@ -55,7 +58,7 @@ The shipped schedule (1,1,2) has no guidance: both ask the network equally often
 a batch of two, and not at all in the first two steps of a chunk, whose velocity CFG-Zero* sets to zero.
 
 heliograph runs on one thread (and one for decoding, one for encoding), diffusers on one; rows of two threads are
-diffusers on two that spin while they wait, which is what PyTorch does by itself on two cores. `chunk` is the time from
+diffusers on two that look for work for 3 ms before they sleep, which is what PyTorch does by itself on two cores. `chunk` is the time from
 one chunk handed over to the next: of heliograph's the last is there at once, decoded beside the one before.
 """
 
@@ -98,7 +101,7 @@ def compared(name: str, dtype: str, their_threads: int, rounds: int) -> dict[str
         file = Path(folder) / "bench.json"
         command = [*heliograph("bench"), "--against", "diffusers", "--dtype", dtype]
         command += ["--their-threads", str(their_threads), "--rounds", str(rounds), "--chunks", str(chunks)]
-        environment = unset_threads() | {"OMP_WAIT_POLICY": THEIRS[their_threads]}
+        environment = unset_threads() | {"GOMP_SPINCOUNT": THEIRS[their_threads]}
         before = busy_seconds()
         subprocess.run([*command, "--json", str(file), *arguments], check=True, capture_output=True, env=environment)
         taken = [after - start for start, after in zip(before, busy_seconds(), strict=True)]
@@ -108,7 +111,7 @@ def compared(name: str, dtype: str, their_threads: int, rounds: int) -> dict[str
             "schedule": name,
             "cores_taken_by_others": max(0.0, taken[0] - taken[1]) / taken[2],
             **measured,
-            "their_wait_policy": THEIRS[their_threads],
+            "spin_count": THEIRS[their_threads],
         }
 
 
@@ -121,7 +124,7 @@ def busy_seconds() -> tuple[float, float, float]:
 
 def unset_threads() -> dict[str, str]:
     """The environment without a number of threads."""
-    return {key: value for key, value in os.environ.items() if key not in ("OMP_NUM_THREADS", "OMP_WAIT_POLICY")}
+    return {key: value for key, value in os.environ.items() if key not in ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
 
 
 def video(seconds: float, threads: int | None, more: list[str]) -> dict[str, Any]:
@@ -190,7 +193,7 @@ def table(results: dict[str, Any]) -> str:
             for engine in (ours, theirs)
         )
         speeds = (f"{engine['frames_per_second']['median']:.1f}" for engine in (ours, theirs))
-        steps = ",".join(map(str, row["steps"]))
+        steps = ",".join(map(str, row["steps"])) + (" OpenVINO" if row["runner"] == "OpenVinoBlocks" else "")
         threads = f"{ours['num_threads']} / {theirs['num_threads']}"
         cells = (steps, row["guidance"], row["transformer"], threads, *speeds, *ratios, *chunks)
         lines.append("| " + " | ".join(map(str, cells)) + " |")

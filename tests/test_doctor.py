@@ -9,8 +9,9 @@ import torch
 from huggingface_hub.errors import LocalEntryNotFoundError
 
 from heliograph.checkpoint import RANDOM_MARK, components, find
-from heliograph.doctor import DoctorReport, Kernel, doctor_report, look
+from heliograph.doctor import DoctorReport, Kernel, doctor_report, look, runners
 from heliograph.doctor import report as reports
+from heliograph.doctor.parts import RunnerTime, pays_from
 from heliograph.engine.machine import ContainerLimit, Device, Machine
 from heliograph.errors import CheckpointError, UserError
 from heliograph.tiny import write_random_tiny
@@ -189,3 +190,32 @@ def test_json_says_the_same_and_survives_a_round_trip(name: str, monkeypatch: py
 
 def test_every_line_is_one_line(model: Path) -> None:
     assert all(line and "\n" not in line for line in doctor_report(str(model)).lines())
+
+
+# Runners
+
+
+def test_runners_of_a_small_model_are_timed_where_openvino_is_installed(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("openvino", reason="an optional extra")
+    report = report_on(LAPTOP, monkeypatch, str(model), height=64, width=64)
+    usual, other = report.model.runners
+    assert (usual.name, other.name) == ("eager", "openvino")
+    assert min(usual.chunk_seconds, other.chunk_seconds, other.prepare_seconds) > 0
+    assert "--runner openvino: " in text(report)
+    assert [runner["name"] for runner in report.as_json()["model"]["runners"]] == ["eager", "openvino"]
+
+
+def test_nothing_is_timed_without_openvino_or_on_a_gpu(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert report_on(SERVER, monkeypatch, str(model)).model.runners == ()
+    monkeypatch.setattr(runners, "has_openvino", lambda: False)
+    report = report_on(LAPTOP, monkeypatch, str(model))
+    assert report.model.runners == () and "--runner" not in text(report)
+
+
+def test_preparation_pays_once_it_is_saved_again() -> None:
+    usual = RunnerTime("eager", 0.5, 0.040)
+    assert pays_from(usual, RunnerTime("openvino", 2.5, 0.030)) == pytest.approx(200 * 33 / 24)
+    assert pays_from(usual, RunnerTime("openvino", 0.1, 0.030)) == 0
+    assert pays_from(usual, RunnerTime("openvino", 2.5, 0.040)) is None

@@ -15,7 +15,7 @@ TimeShift = Literal["constant", "linear", "exponential"]
 BlockNoiseSource = Literal["request", "fixed"]
 Positions = Literal["relative", "absolute"]
 HistoryReuse = Literal["off", "level", "chunk"]
-Runner = Literal["auto", "eager", "graph", "compile"]
+Runner = Literal["auto", "eager", "graph", "compile", "openvino"]
 SpeedMode = Literal["exact", "fast"]
 
 
@@ -156,7 +156,8 @@ class StartNoise:
 class SpeedConfig:
     """How the machine is used, and what exactness is given up for speed.
 
-    Exact: `runner` is how the transformer's kernels are launched ("auto" takes what measures fastest), `attention` the
+    Exact: `runner` is how the transformer's kernels are launched ("auto" takes what measures fastest on a GPU, and on a
+    CPU what needs no preparation), `attention` the
     kernel of attention by diffusers' name ("auto" takes the fastest exact one that works here), `vae_device` a device
     for the autoencoder alone.
 
@@ -178,7 +179,7 @@ class SpeedConfig:
     def __post_init__(self) -> None:
         for name, value, known in (
             ("mode", self.mode, ("exact", "fast")),
-            ("runner", self.runner, ("auto", "eager", "graph", "compile")),
+            ("runner", self.runner, get_args(Runner)),
             ("history_reuse", self.history_reuse or "off", ("off", "level", "chunk")),
         ):
             if value not in known:

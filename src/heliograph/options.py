@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 
-from heliograph.config import SpeedConfig
+from heliograph.config import Runner, SpeedConfig
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 """How every verb shows its help."""
@@ -104,8 +104,9 @@ def speed_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--runner",
             default="auto",
-            type=click.Choice(["auto", "eager", "graph", "compile"]),
-            help="How kernels are launched on a GPU; auto takes what measures fastest.",
+            type=click.Choice(get_args(Runner)),
+            help="How kernels are launched; on a GPU auto takes what measures fastest. openvino is for long videos "
+            "on a CPU: doctor measures from what length on.",
         ),
         click.option("--vae-device", help="Decode on a device of its own, such as cuda:1."),
     )

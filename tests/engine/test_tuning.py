@@ -100,6 +100,29 @@ def test_a_runner_that_is_not_possible_is_refused(asked: str, plan: Plan, speed:
         choose_runner(asked, plan, speed)  # pyright: ignore[reportArgumentType]
 
 
+@pytest.mark.parametrize(
+    ("plan", "speed", "words"),
+    [
+        (ON_GPU, EXACT, "on a CPU"),
+        (replace(ON_CPU, way="int8 weights"), EXACT, "whole model"),
+        (ON_CPU, SpeedConfig(fp8=True), "exactly"),
+        (ON_CPU, SpeedConfig(history_reuse="level"), "exactly"),
+    ],
+)
+def test_openvino_is_for_whole_models_on_a_cpu_that_run_exactly(plan: Plan, speed: SpeedConfig, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        choose_runner("openvino", plan, speed)
+
+
+def test_openvino_that_is_not_installed_is_asked_for_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tuning, "has_openvino", lambda: False)
+    with pytest.raises(UserError, match=r"pip install 'heliograph\[openvino\]'"):
+        choose_runner("openvino", ON_CPU, EXACT)
+    monkeypatch.setattr(tuning, "has_openvino", lambda: True)
+    assert choose_runner("openvino", ON_CPU, EXACT) == "openvino"
+    assert choose_runner("auto", ON_CPU, EXACT) == "eager"
+
+
 # Attention
 
 
@@ -200,6 +223,20 @@ def test_an_engine_says_what_it_approximates(fast_folder: Path) -> None:
     assert len(fast.engine.approximations) == 2
     got, want = (one.session("a boat", seed=1).next_turn().latents for one in (fast, exact))
     assert 1e-4 < relative_error(got, want) < 1
+
+
+def test_openvino_makes_the_same_video_with_and_without_guidance(fast_folder: Path) -> None:
+    pytest.importorskip("openvino", reason="an optional extra")
+    usual, other = (
+        HeliosPipeline.from_pretrained(fast_folder, device="cpu", dtype="float32", speed=SpeedConfig(runner=runner))
+        for runner in ("eager", "openvino")
+    )
+    for scale in (1.0, 3.0):
+        videos = [one.session("a boat", seed=1, guidance_scale=scale) for one in (other, usual)]
+        for _ in range(2):
+            got, want = (video.next_turn().latents for video in videos)
+            assert relative_error(got, want) < 1e-4
+    assert type(other.engine.denoiser.transformer.lean).__name__ == "OpenVinoBlocks"
 
 
 def test_the_command_line_hands_the_switches_over(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -95,10 +95,16 @@ class Subject:
             "transformer": name_of(self.engine.denoiser.dtype),
             "autoencoder": name_of(self.engine.codec.autoencoder.dtype),
             "decoder": self._decoder,
-            "runner": type(self.engine.denoiser.run).__name__,
+            "runner": self._runner,
             "attention": _attention_of(self.transformer),
             "approximated": list(self.engine.approximations),
         }
+
+    @property
+    def _runner(self) -> str:
+        """What runs the blocks."""
+        run = self.engine.denoiser.run
+        return type(run if run is not self.transformer or not self.transformer.lean else self.transformer.lean).__name__
 
     @property
     def _decoder(self) -> str:

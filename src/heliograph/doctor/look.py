@@ -1,4 +1,4 @@
-"""Look at the software, the processor and a model; nothing is loaded or downloaded."""
+"""Look at the software, the processor and a model; no weights are loaded, nothing is downloaded."""
 
 import platform
 from collections.abc import Mapping
@@ -12,6 +12,7 @@ import torch
 from heliograph.checkpoint import RELEASED, RELEASED_SIZE, ModelFolder, latent_stride, native_size
 from heliograph.config import SamplerConfig
 from heliograph.doctor.parts import CPU_FEATURES, Cpu, Kernel, ModelReport, Software
+from heliograph.doctor.runners import timed_runners, times_runners
 from heliograph.engine.attention import EXACT_KERNELS, PROBE_SHAPE, ROUNDED_KERNELS, Probe, fastest, probe_all
 from heliograph.engine.machine import Machine
 from heliograph.engine.needs import ModelNeeds, Workload, needs_of, released_needs, workload_of
@@ -109,7 +110,10 @@ def found_model(name: str, folder: ModelFolder, asked: tuple[int | None, int | N
     height, width = asked[0] or native[0], asked[1] or native[1]
     check_size(height, width, schedule_for(folder.scheduler_config).num_levels, latent_stride(folder.path))
     needs = needs_of(folder, workload_of(folder, height, width))
-    return replace(_judged(name, needs, machine), path=folder.path, is_random=folder.is_random)
+    report = _judged(name, needs, machine)
+    can_choose = report.chosen is not None and times_runners(report.chosen, needs)
+    runners = timed_runners(folder, report.chosen, needs) if report.chosen and can_choose else ()
+    return replace(report, path=folder.path, is_random=folder.is_random, runners=runners)
 
 
 def absent_model(name: str, asked: tuple[int | None, int | None], machine: Machine) -> ModelReport:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from heliograph.engine.needs import ModelNeeds
 from heliograph.engine.placement import Plan
+from heliograph.shapes import CHUNK_FRAMES, FPS
 
 CPU_FEATURES = {"AVX-512": "avx512_f", "AVX-512 bfloat16": "avx512_bf16", "AMX": "amx_tile"}
 """What speeds up matrix arithmetic on a CPU, and PyTorch's names of it."""
@@ -46,11 +47,28 @@ class Cpu:
 
 
 @dataclass(frozen=True)
+class RunnerTime:
+    """A runner: the seconds that it prepares once in every process, and those of a chunk without its decoding."""
+
+    name: str
+    prepare_seconds: float
+    chunk_seconds: float
+
+
+def pays_from(usual: RunnerTime, other: RunnerTime) -> float | None:
+    """Seconds of video from which on `other` is done first; None where it never is."""
+    saved = usual.chunk_seconds - other.chunk_seconds
+    chunks = (other.prepare_seconds - usual.prepare_seconds) / saved if saved > 0 else None
+    return None if chunks is None else max(0.0, chunks) * CHUNK_FRAMES / FPS
+
+
+@dataclass(frozen=True)
 class ModelReport:
     """A model and its ways of running.
 
     `path` is None for a model that is not on this machine, `needs` is None where nothing is known about it, `chosen` is
-    what `--device auto` takes and None when nothing fits; `problem` says why.
+    what `--device auto` takes and None when nothing fits; `problem` says why. `runners` were measured, the usual one
+    first, where there is a choice.
     """
 
     name: str
@@ -60,6 +78,7 @@ class ModelReport:
     plans: tuple[Plan, ...] = ()
     chosen: Plan | None = None
     problem: str | None = None
+    runners: tuple[RunnerTime, ...] = ()
 
 
 def num_parameters(needs: ModelNeeds) -> dict[str, int]:

@@ -44,6 +44,7 @@ class DoctorReport:
                 "plans": [_plan_json(plan) for plan in model.plans],
                 "chosen": None if model.chosen is None else _plan_json(model.chosen),
                 "problem": model.problem,
+                "runners": [asdict(runner) for runner in model.runners],
             },
         }
 

@@ -1,11 +1,20 @@
 """The report in plain words."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 
 from heliograph.doctor.look import H264_ENCODER
-from heliograph.doctor.parts import CPU_FEATURES, PART_NAMES, Cpu, ModelReport, Software, num_parameters
+from heliograph.doctor.parts import (
+    CPU_FEATURES,
+    PART_NAMES,
+    Cpu,
+    ModelReport,
+    RunnerTime,
+    Software,
+    num_parameters,
+    pays_from,
+)
 from heliograph.engine.machine import Device, Machine
 from heliograph.engine.needs import ModelNeeds
 from heliograph.engine.placement import Plan, name_of, readable
@@ -85,7 +94,26 @@ def model_lines(model: ModelReport, machine: Machine) -> list[str]:
         "Result",
         f"  --device auto takes {_title(model.chosen)}",
         *(f"  {r}" for r in model.chosen.reasons),
+        *_runner_lines(model.runners),
     ]
+
+
+def _runner_lines(runners: Sequence[RunnerTime]) -> list[str]:
+    """The runners that were timed, and from what length on the others pay."""
+    if not runners:
+        return []
+    usual, *others = runners
+    lines = [
+        f"  --runner auto takes {usual.name}: {1000 * usual.chunk_seconds:.0f} ms for a chunk without its decoding"
+    ]
+    for other in others:
+        seconds = pays_from(usual, other)
+        pays = "slower here" if seconds is None else f"it pays from {seconds:.0f} s of video in one process on"
+        lines.append(
+            f"  --runner {other.name}: {1000 * other.chunk_seconds:.0f} ms, after {other.prepare_seconds:.1f} s of "
+            f"preparation; {pays}"
+        )
+    return lines
 
 
 def _where(model: ModelReport, machine: Machine) -> str:

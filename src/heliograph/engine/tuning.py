@@ -16,6 +16,7 @@ from heliograph.errors import UserError
 from heliograph.model.attention import SelfAttention
 from heliograph.model.denoiser import TransformerDenoiser
 from heliograph.model.float8 import spared_blocks, to_float8
+from heliograph.model.openvino import OpenVinoBlocks, has_openvino
 from heliograph.model.packing import pack
 from heliograph.model.transformer import HeliosTransformer3DModel
 
@@ -45,10 +46,11 @@ def choose_runner(asked: Runner, plan: Plan, speed: SpeedConfig) -> Runner:
     """How the transformer's kernels are launched: "auto" records graphs on a GPU, and keeps those that are faster.
 
     Recordings need weights that stay where they are, and forwards that are all alike: none where blocks come and go,
-    or where the history is left out of some.
+    or where the history is left out of some. On a CPU "auto" never takes "openvino", which is faster and has to be
+    prepared for seconds in every process: `heliograph doctor` measures from what length on it pays.
 
     Raises:
-        UserError: a runner was asked for that cannot be used with this plan.
+        UserError: a runner was asked for that cannot be used with this plan, or that is not installed.
     """
     is_gpu = torch.device(plan.device).type == "cuda"
     can_record = is_gpu and plan.way not in STREAMED and (speed.history_reuse or "off") == "off"
@@ -58,7 +60,18 @@ def choose_runner(asked: Runner, plan: Plan, speed: SpeedConfig) -> Runner:
         )
     if asked == "compile" and plan.way in STREAMED:
         raise UserError(f"--runner compile is not possible with {plan.way!r}; use eager")
+    if asked == "openvino":
+        _check_openvino(plan, speed)
     return asked if asked != "auto" else "graph" if can_record else "eager"
+
+
+def _check_openvino(plan: Plan, speed: SpeedConfig) -> None:
+    if torch.device(plan.device).type != "cpu" or plan.way in (*STREAMED, "int8 weights"):
+        raise UserError(f"--runner openvino runs a whole model on a CPU, not {plan.device!r}, {plan.way!r}; use auto")
+    if speed.fp8 or (speed.history_reuse or "off") != "off":
+        raise UserError("--runner openvino computes exactly; leave out --fp8, --history-reuse and --mode fast")
+    if not has_openvino():
+        raise UserError("--runner openvino needs the package openvino; pip install 'heliograph[openvino]'")
 
 
 def tuned_denoiser(transformer: HeliosTransformer3DModel, plan: Plan, speed: SpeedConfig) -> TransformerDenoiser:
@@ -69,6 +82,8 @@ def tuned_denoiser(transformer: HeliosTransformer3DModel, plan: Plan, speed: Spe
         denoiser.run = GraphedTransformer(transformer, capture_on_gpu(), is_faster_on_gpu)
     elif runner == "compile":
         transformer.compile_repeated_blocks()
+    elif runner == "openvino":
+        transformer.lean = OpenVinoBlocks(transformer.blocks)
     return denoiser
 
 

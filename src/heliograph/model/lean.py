@@ -7,6 +7,7 @@ Queries and keys are normalised and turned together, pairs of channels as comple
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -40,15 +41,33 @@ class Affine:
         return cls(layer.weight, layer.bias)
 
 
+@runtime_checkable
+class SamplingBlocks(Protocol):
+    """All blocks, for sampling alone: `LeanBlocks`, or what takes their place."""
+
+    def rows(self, time: TimeRow) -> Any:
+        """The modulation of every block at one timestep."""
+        ...
+
+    def __call__(
+        self,
+        past: Float[Tensor, "b2 m d"] | None,
+        chunk: Float[Tensor, "b n d"],
+        rows: Sequence[Any],
+        rotary: Rotary,
+        texts: Sequence[TextSource],
+    ) -> Float[Tensor, "b n d"]:
+        """The chunk's tokens after the last block."""
+        ...
+
+
 class LeanBlocks:
     """The blocks of one transformer on a CPU. Weights stay those of its modules."""
 
     def __init__(self, blocks: Iterable[nn.Module]) -> None:
         """`blocks` are those that `can_run_lean` allows. Their q, k and v weights are moved together in memory."""
         self._blocks = [_LeanBlock(block) for block in blocks if isinstance(block, TransformerBlock)]
-        tables = torch.cat([block.source.scale_shift_table.detach().float() for block in self._blocks])
-        tables[:, _SCALES] += 1  # only 1 + scale is ever used
-        self._tables = tables
+        self._tables = modulation_tables([block.source for block in self._blocks])
 
     def rows(self, time: TimeRow) -> list[Rows]:
         """The modulation of every block at one timestep, to be remembered as long as the timestep's row is."""
@@ -81,6 +100,13 @@ class LeanBlocks:
                 own = [stretch[index] for stretch in rows]
                 tokens = block(tokens, num_past, own, rotary, keys[index], is_last=index == last)
         return tokens.clone()  # made outside, so that everybody may use it
+
+
+def modulation_tables(blocks: Sequence[TransformerBlock]) -> Float[Tensor, "layers 6 d"]:
+    """The learnt part of every block's modulation, float32, with 1 + scale for scale: nothing else is ever used."""
+    tables = torch.cat([block.scale_shift_table.detach().float() for block in blocks])
+    tables[:, _SCALES] += 1
+    return tables
 
 
 def can_run_lean(blocks: Iterable[nn.Module]) -> bool:

@@ -7,6 +7,7 @@ offload are the library's (`ModelMixin`, `PeftAdapterMixin`).
 import math
 from collections.abc import Hashable, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -24,7 +25,7 @@ from heliograph.memory import Tiers
 from heliograph.model.attention import ScaleMode
 from heliograph.model.block import BlockConfig, TextSource, TransformerBlock
 from heliograph.model.embed import ConditionEmbedder, TimeRow
-from heliograph.model.lean import LeanBlocks, Rows, can_run_lean
+from heliograph.model.lean import LeanBlocks, SamplingBlocks, can_run_lean
 from heliograph.model.memo import Forgetful, Memo, Memos
 from heliograph.model.packed import Part, Stretch, TokenLayout
 from heliograph.model.past import CONSTANT, PastSource, are_known
@@ -126,7 +127,7 @@ class HeliosTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheM
         self.norm_out = OutputNorm(dim, eps)
         self.proj_out = nn.Linear(dim, (out_channels or in_channels) * math.prod(self.patch))
         self.gradient_checkpointing = False
-        self.lean: LeanBlocks | None = None
+        self.lean: SamplingBlocks | None = None
 
     def run_lean(self) -> bool:
         """Sample by `model/lean.py` from now on where that can be done: plain blocks on a CPU; says whether."""
@@ -276,7 +277,7 @@ class HeliosTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheM
             stretches = (Stretch(past.shape[1], clean, is_history=True), *stretches)
         return TokenLayout(stretches, (sum(stretch.length for stretch in stretches),))
 
-    def _lean_rows(self, lean: LeanBlocks, has_past: bool, part: Part, memo: Memo) -> list[list[Rows]]:  # noqa: FBT001
+    def _lean_rows(self, lean: SamplingBlocks, has_past: bool, part: Part, memo: Memo) -> list[Any]:  # noqa: FBT001
         """Modulation of the history, where there is one, and of the chunk."""
         clean = 0.0 if self.history_is_clean else part.timestep
         return [

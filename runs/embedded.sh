@@ -8,7 +8,8 @@
 #   motion      stage 2 where left and right are easy to find      crossings   the same in all colours and lights
 #   settle      stage 2 again, on everything, gently
 #   pairs       the teacher's paths for prompts of the mix         ode         stage 3, few steps
-#   decoder     the network that refines the linear code           pack        the folder that is installed
+#   decoder     the network that paints what the code lacks        refiner     the one that smooths and sharpens it
+#   pack        the folder that is installed
 #
 # The variables for malloc keep freed memory and ask for large pages: a training step allocates and frees a gigabyte, and
 # where a page fault is dear (virtual machines) the step took up to three times as long without them.
@@ -28,6 +29,7 @@ PROMPTS=${PROMPTS:-480}
 PAIR_STEPS=${PAIR_STEPS:-8,8,8}
 ODE_STEPS=${ODE_STEPS:-600}
 DECODER_STEPS=${DECODER_STEPS:-4000}
+REFINER_STEPS=${REFINER_STEPS:-2500}
 END=$((SECONDS + ${CALL_SECONDS:-570}))
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} GLIBC_TUNABLES=glibc.malloc.hugetlb=1
 export MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=20000000000 MALLOC_TOP_PAD_=268435456
@@ -72,5 +74,12 @@ train embedded-ode "$STATE/settle/model" "$STATE/pairs" "$ODE_STEPS"
         --seconds "$(($(left) - 20))"
     touch "$STATE/decoder.done"
 }
-"$PYTHON" -m heliograph.embedded pack "$STATE/ode/model" "$OUTPUT" --decoder "$STATE/decoder.pt" --steps 1,1,2
+[ -f "$STATE/painting/heliograph.json" ] ||
+    "$PYTHON" -m heliograph.embedded pack "$STATE/ode/model" "$STATE/painting" --decoder "$STATE/decoder.pt" --steps 1,1,2
+[ -f "$STATE/refiner.done" ] || {
+    limited "$PYTHON" -m heliograph.embedded refine "$STATE/painting" "$STATE/latents" "$STATE/refiner.pt" \
+        --steps "$REFINER_STEPS" --seconds "$(($(left) - 20))"
+    touch "$STATE/refiner.done"
+}
+"$PYTHON" -m heliograph.embedded pack "$STATE/painting" "$OUTPUT" --refiner "$STATE/refiner.pt" --steps 1,1,2
 echo done

@@ -149,3 +149,59 @@ def test_the_lean_decoder_shows_the_picture_of_the_plain_one(
         got = LeanDecoder(model).decode(z)
     assert float(want.std()) > 0.05
     assert float((got - want).square().mean().sqrt()) < error  # for bfloat16 55 dB of a range of 2
+
+
+# The refiner
+
+
+def refined(stride: int = 16, *, is_trained: bool = True) -> LinearAutoencoder:
+    """A random autoencoder with a refiner; all its weights are random where it `is_trained`."""
+    model = LinearAutoencoder(decoder_dim=8, scale_factor_spatial=stride, refiner_dim=8).eval()
+    if is_trained:
+        generator = torch.Generator().manual_seed(3)
+        for parameter in model.parameters():
+            parameter.data.copy_(0.05 * torch.randn(parameter.shape, generator=generator))
+    return model
+
+
+def test_an_untrained_refiner_changes_nothing():
+    model, z = refined(is_trained=False), noise(1, 16, 9, 2, 3)
+    assert model.refiner is not None
+    assert torch.equal(model.reconstruct(z), model.painted(z))
+
+
+@pytest.mark.parametrize("stride", [8, 16])
+def test_a_refiner_sees_across_the_edges_of_cells_and_never_other_latent_frames(stride: int):
+    model = refined(stride)
+    cells, frames = noise(9, 48, 4, 4), noise(1, 3, 36, 4 * stride, 4 * stride)
+    moved = frames.clone()
+    moved[:, :, 17, 2 * stride, 2 * stride] += 1
+    changed = ((model.refiner(moved, cells) - model.refiner(frames, cells)).abs() > 1e-6).nonzero()
+    assert changed[:, 2].unique().tolist() == [16, 17, 18, 19]
+    assert changed[:, 3].min() < 2 * stride - 4 and changed[:, 4].min() < 2 * stride - 4
+
+
+def test_a_refiner_knows_where_in_its_cell_a_tile_lies():
+    model = refined(16)
+    same, cells = torch.zeros(1, 12, 96, 96), torch.zeros(1, 48, 6, 6)
+    given = model.refiner.refine(same, cells)[0, :, 44:52, 44:52]  # two tiles on either side of an edge
+    assert not torch.allclose(given[:, :4, :4], given[:, 4:, 4:], atol=1e-4)
+    with torch.no_grad():
+        model.refiner.place.zero_()
+    even = model.refiner.refine(same, cells)[0, :, 44:52, 44:52]
+    torch.testing.assert_close(even[:, :4, :4], even[:, 4:, 4:])
+
+
+@pytest.mark.parametrize(
+    ("is_low", "error"), [(False, 1e-5), (True, 10 ** (-50 / 20) * 2)], ids=["float32", "bfloat16"]
+)
+def test_the_lean_decoder_refines_as_the_plain_one(
+    monkeypatch: pytest.MonkeyPatch, *, is_low: bool, error: float
+) -> None:
+    monkeypatch.setattr("heliograph.lean_decoder.has_fast_bfloat16", lambda: is_low)
+    model, z = refined(), noise(2, 16, 9, 3, 4)
+    with torch.no_grad():
+        want = model.decode(z).sample
+    got = LeanDecoder(model).decode(z)
+    assert float((want - model.painted(z)[:, :, 3:].clamp(-1, 1)).abs().mean()) > 1e-3
+    assert float((got - want).square().mean().sqrt()) < error

@@ -1,9 +1,11 @@
-"""`LinearAutoencoder.decode` as a CPU does it best: three large matrix products, cells side by side in memory.
+"""`LinearAutoencoder.decode` as a CPU does it best: large matrix products, cells and channels side by side in memory.
 
 What the network adds is a correction, so on a processor that multiplies bfloat16 it is computed in that; the linear
 reconstruction, which is most of the picture, stays float32. Frames do not come back into the rollout, so latents are
 the same either way. The plain modules of `linear_autoencoder.py` define the result.
 """
+
+import copy
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +13,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
+from heliograph.cell_decoder import channels_last
 from heliograph.kernels.onednn import has_fast_bfloat16, linear, linear_silu
 from heliograph.linear_autoencoder import LinearAutoencoder, from_patches, grown
 from heliograph.shapes import FRAME_STRIDE
@@ -34,6 +37,9 @@ class LeanDecoder:
         self._basis, self._mean = (
             grown(each.detach(), autoencoder.detail).contiguous() for each in (autoencoder.basis, autoencoder.mean)
         )
+        self._network, self._refiner = network, None
+        if autoencoder.refiner is not None:
+            self._refiner = channels_last(copy.deepcopy(autoencoder.refiner).to(kind))
         self._kind = kind
 
     @property
@@ -44,7 +50,10 @@ class LeanDecoder:
     @torch.no_grad()
     def decode(self, z: Float[Tensor, "b c t h w"], /) -> Float[Tensor, "b 3 f H W"]:
         """The 1 + 4·(t − 1) frames of a chunk's latents, in [-1, 1]."""
-        return from_patches(self._patches(z), self._autoencoder.stride)[:, :, FRAME_STRIDE - 1 :].clamp(-1, 1)
+        frames = from_patches(self._patches(z), self._autoencoder.stride)
+        if self._refiner is not None:
+            frames = self._refiner(frames, self._network.around(self._autoencoder.normalised(z)))
+        return frames[:, :, FRAME_STRIDE - 1 :].clamp(-1, 1)
 
     def _patches(self, z: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b t h w n"]:
         """The pixels of each cell."""

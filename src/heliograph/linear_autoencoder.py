@@ -1,9 +1,8 @@
 """An autoencoder whose code is linear: 4 frames × 8 × 8 pixels × 3 colours to 16 numbers, by principal components.
 
 The code is found in closed form (`heliograph.embedded.code`) and never trained, so latents can be made before anything
-has learned to decode them well: `decode` adds to the linear reconstruction what a small network sees in the latents of
-the cell and of its neighbours in space and time. The network works on cells, not on pixels: few large products, which a
-CPU does best, and every pixel of a cell has an output of its own. 33 frames become 9 latent frames as with every
+has learned to decode them well: `decode` adds to the linear reconstruction what two small networks say
+(`cell_decoder.py`). 33 frames become 9 latent frames as with every
 autoencoder here: the first frame is repeated to a group of four.
 
 With 16 pixels a cell (`scale_factor_spatial`) the code is that of the picture at half its size, and the network paints
@@ -14,7 +13,6 @@ import math
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from diffusers.models.modeling_utils import ModelMixin
@@ -23,50 +21,15 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from heliograph.autoencoder import Decoded, Encoded
+from heliograph.cell_decoder import CellDecoder, PixelRefiner
 from heliograph.shapes import FRAME_STRIDE, LATENT_STRIDE
 
 PATCH_VALUES = FRAME_STRIDE * 3 * LATENT_STRIDE**2
 """Numbers that one cell of the code stands for, before any of them is several pixels."""
 
 
-class CellDecoder(nn.Module):
-    """What the linear reconstruction of each cell lacks, from the 5 × 5 × 3 cells around it; zero before training.
-
-    A linear part and a part with two hidden layers; the latent frames before and after are zero at a chunk's ends.
-    """
-
-    def __init__(self, z_dim: int, dim: int, num_values: int = PATCH_VALUES) -> None:
-        super().__init__()
-        self.linear = nn.Conv2d(3 * z_dim, num_values, 3, padding=1)
-        self.enter = nn.Conv2d(3 * z_dim, dim, 3, padding=1)
-        self.middle = nn.Conv2d(dim, dim, 3, padding=1)
-        self.leave = nn.Conv2d(dim, num_values, 1, bias=False)
-        nn.init.kaiming_normal_(self.enter.weight, nonlinearity="relu")
-        for layer in (self.linear, self.middle, self.leave):
-            nn.init.zeros_(layer.weight)
-        for layer in (self.linear, self.middle):
-            assert layer.bias is not None
-            nn.init.zeros_(layer.bias)
-
-    def around(self, z: Float[Tensor, "b c t h w"]) -> Float[Tensor, "n c3 h w"]:
-        """Each latent frame with the one before and the one after it, frame by frame."""
-        before, after = F.pad(z, (0, 0, 0, 0, 1, 0))[:, :, :-1], F.pad(z, (0, 0, 0, 0, 0, 1))[:, :, 1:]
-        return rearrange(torch.cat([z, before, after], dim=1), "b c t h w -> (b t) c h w")
-
-    def hidden(self, cells: Float[Tensor, "n c3 h w"]) -> Float[Tensor, "n d h w"]:
-        """What `leave` reads."""
-        x = F.silu(self.enter(cells))
-        return x + F.silu(self.middle(x))
-
-    def forward(self, z: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b t h w n"]:
-        """Patches to add, for normalised latents."""
-        cells = self.around(z)
-        out = self.linear(cells) + self.leave(self.hidden(cells))
-        return rearrange(out, "(b t) n h w -> b t h w n", b=z.shape[0])
-
-
 class LinearAutoencoder(ModelMixin, ConfigMixin):
-    """Principal components of patches, and a network that refines their reconstruction."""
+    """Principal components of patches, and networks that add what they lack."""
 
     @register_to_config
     def __init__(
@@ -76,8 +39,9 @@ class LinearAutoencoder(ModelMixin, ConfigMixin):
         latents_mean: Sequence[float] = (0.0,) * 16,
         latents_std: Sequence[float] = (1.0,) * 16,
         scale_factor_spatial: int = LATENT_STRIDE,
+        refiner_dim: int = 0,
     ) -> None:
-        """A network of width `decoder_dim`, or none at 0; the code is to be filled in.
+        """Networks of width `decoder_dim` and `refiner_dim`, or none at 0; the code is to be filled in.
 
         `scale_factor_spatial` is the side of a cell in pixels, a multiple of 8.
 
@@ -90,6 +54,7 @@ class LinearAutoencoder(ModelMixin, ConfigMixin):
         self.basis = nn.Parameter(torch.eye(PATCH_VALUES)[:z_dim].clone(), requires_grad=False)
         self.detail = scale_factor_spatial // LATENT_STRIDE
         self.decoder = CellDecoder(z_dim, decoder_dim, PATCH_VALUES * self.detail**2) if decoder_dim else None
+        self.refiner = PixelRefiner(z_dim, refiner_dim, scale_factor_spatial) if decoder_dim and refiner_dim else None
 
     @property
     def stride(self) -> int:
@@ -108,7 +73,14 @@ class LinearAutoencoder(ModelMixin, ConfigMixin):
         return Decoded(self.reconstruct(z)[:, :, FRAME_STRIDE - 1 :].clamp(-1, 1))
 
     def reconstruct(self, z: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b 3 f H W"]:
-        """Four frames for every latent frame, not clamped: what the decoder is trained on."""
+        """Four frames for every latent frame, not clamped."""
+        painted = self.painted(z)
+        if self.decoder is None or self.refiner is None:
+            return painted
+        return self.refiner(painted, self.decoder.around(self.normalised(z)))
+
+    def painted(self, z: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b 3 f H W"]:
+        """What cells say, side by side: what the refiner is given."""
         patches = self.unrefined(z)
         if self.decoder is not None:
             patches = patches + self.decoder(self.normalised(z))

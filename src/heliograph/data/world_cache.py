@@ -203,14 +203,15 @@ class WorldCacheSource:
             chunks = chunks[:1] * len(clips)
             stills = [still and chunks[0] == 0 for still in stills]
         rows = [
-            self._still_example(clip, chunk) if still else self._example(clip, chunk)
+            self._still_example(clip, chunk) if still else self.example(clip, chunk)
             for clip, chunk, still in zip(clips, chunks, stills, strict=True)
         ]
         history, chunk, anchor, weight = (torch.stack(column) for column in zip(*rows, strict=True))
         weights = weight if self.selection.subject_weight != 1 else None
         return Batch(chunk, history, anchor, text, tokens, weights, chunks[0] if self.drawing.is_aligned else 0)
 
-    def _example(self, clip: int, chunk: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def example(self, clip: int, chunk: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """History (c m h w), chunk (c t h w), anchor (c 1 h w) and weights (1 t h w) of a chunk of a clip."""
         memory = self.drawing.memory_frames
         windows = self._latents[clip, first_window(chunk, memory) : chunk + 1].float()
         history, target = cut_history(windows, memory)

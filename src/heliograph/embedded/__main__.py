@@ -9,6 +9,9 @@ import click
 from heliograph.errors import UserError
 from heliograph.options import Steps
 
+UNFINISHED = 75
+"""Exit status of a phase whose time was up; the shell's word for it is "try again"."""
+
 
 @click.group()
 def commands() -> None:
@@ -60,7 +63,30 @@ def decoder(model: str, state: Path, steps: int, seconds: float) -> None:
     from heliograph.embedded.start import HEIGHT, WIDTH  # noqa: PLC0415
 
     is_done = train_decoder(model, state, DecoderConfig(steps), (HEIGHT, WIDTH), seconds)
-    click.echo("decoder trained" if is_done else "not done yet: run it again", err=True)
+    _end(is_done=is_done)
+
+
+@commands.command()
+@click.argument("model")
+@click.argument("latents", type=click.Path(path_type=Path))
+@click.argument("state", type=click.Path(path_type=Path))
+@click.option("--steps", default=2500, show_default=True)
+@click.option("--chunks", default=900, show_default=True, help="Examples.")
+@click.option("--seconds", default=540.0, show_default=True, help="Stop after this time; started again, it goes on.")
+def refine(model: str, latents: Path, state: Path, steps: int, chunks: int, seconds: float) -> None:
+    """Train the network that refines what MODEL's decoder paints, on clips of the cache LATENTS."""
+    from heliograph.embedded.refine import RefineConfig, cached_clips, train_refiner  # noqa: PLC0415 - loads torch
+    from heliograph.embedded.start import REFINER_DIM  # noqa: PLC0415
+
+    is_done = train_refiner(model, cached_clips(latents), state, RefineConfig(steps, chunks), REFINER_DIM, seconds)
+    _end(is_done=is_done)
+
+
+def _end(*, is_done: bool) -> None:
+    """Say whether a training is done, and exit with `UNFINISHED` where it is not."""
+    click.echo("trained" if is_done else "not done yet: run it again", err=True)
+    if not is_done:
+        raise SystemExit(UNFINISHED)
 
 
 @commands.command()
@@ -86,6 +112,7 @@ TEACHER_STEPS = "6,6,6"
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--decoder", type=click.Path(path_type=Path), help="State of the decoder's training.")
+@click.option("--refiner", type=click.Path(path_type=Path), help="State of the refiner's training.")
 @click.option("--steps", default=STEPS, type=Steps(), show_default=True)
 @click.option("--first-chunk-steps", type=Steps())
 @click.option("--guidance-scale", default=1.0, show_default=True)
@@ -93,16 +120,18 @@ def pack(
     model: Path,
     folder: Path,
     decoder: Path | None,
+    refiner: Path | None,
     steps: tuple[int, ...],
     first_chunk_steps: tuple[int, ...] | None,
     guidance_scale: float,
 ) -> None:
     """Write trained MODEL as FOLDER, the way it is installed."""
-    from heliograph.embedded.pack import Native  # noqa: PLC0415 - loads torch
+    from heliograph.embedded.pack import Decoding, Native  # noqa: PLC0415 - loads torch
     from heliograph.embedded.pack import pack as write  # noqa: PLC0415
     from heliograph.embedded.start import HEIGHT, WIDTH  # noqa: PLC0415
 
-    size = write(model, decoder, folder, Native(HEIGHT, WIDTH, steps, first_chunk_steps, guidance_scale))
+    native = Native(HEIGHT, WIDTH, steps, first_chunk_steps, guidance_scale)
+    size = write(model, Decoding(decoder, refiner), folder, native)
     click.echo(f"{folder}: {size / 1e6:.1f} MB", err=True)
 
 

@@ -15,13 +15,15 @@ from einops import rearrange, repeat
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from heliograph.cell_decoder import CellDecoder
 from heliograph.data.diorama.render import render
 from heliograph.data.world import cell_share, unit_pixels
 from heliograph.embedded.mix import mixed_record
 from heliograph.embedded.render import open_codec
-from heliograph.linear_autoencoder import CellDecoder, LinearAutoencoder, to_patches
+from heliograph.linear_autoencoder import LinearAutoencoder, to_patches
 from heliograph.media.target import write_whole
 from heliograph.shapes import CHUNK_FRAMES, FRAME_STRIDE
+from heliograph.train.loop import cosine_rate
 
 FIRST_SEED, HELDOUT_SEED = 2**41, 2**42
 """Seeds of training and of held-out clips."""
@@ -45,11 +47,8 @@ class DecoderConfig:
     seed: int = 0
 
     def rate_at(self, step: int) -> float:
-        """Learning rate at `step`: a linear start, then half a cosine down to zero."""
-        if step < self.warmup_steps:
-            return self.learning_rate * (step + 1) / self.warmup_steps
-        progress = (step - self.warmup_steps) / max(1, self.max_steps - self.warmup_steps)
-        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+        """Learning rate at `step`."""
+        return self.learning_rate * cosine_rate(step, self.warmup_steps, self.max_steps)
 
 
 @dataclass(frozen=True)

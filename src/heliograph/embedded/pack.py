@@ -9,10 +9,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from heliograph.checkpoint import FP32_COMPONENTS
+from heliograph.checkpoint import FP32_COMPONENTS, read_json
 
 CARD = "README.md"
 """Name of the model card in the folder; it is written by hand and stays."""
+
+PLACE = "refiner.place"
+"""A tensor of every refiner, whose first size is the width."""
 
 
 @dataclass(frozen=True)
@@ -29,24 +32,40 @@ class Native:
     guidance_scale: float
 
 
-def pack(model: Path, decoder: Path | None, folder: Path, native: Native) -> int:
+@dataclass(frozen=True)
+class Decoding:
+    """States of the trainings of the decoder and of the refiner; None keeps what the model has."""
+
+    decoder: Path | None = None
+    refiner: Path | None = None
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The trained tensors, by their names in the autoencoder."""
+        states = {"decoder": self.decoder, "refiner": self.refiner}
+        trained = {part: torch.load(file, weights_only=True)[part] for part, file in states.items() if file is not None}
+        return {f"{part}.{name}": value for part, values in trained.items() for name, value in values.items()}
+
+
+def pack(model: Path, decoding: Decoding, folder: Path, native: Native) -> int:
     """Write `folder` anew, weights in bfloat16 where the model runs in it; returns its size in bytes.
 
-    Args:
-        model: what the last training phase exported.
-        decoder: state of the decoder's training, or None to keep the decoder of `model`.
+    `model` is what the last training phase exported.
     """
+    trained = decoding.tensors()
     for part in ("transformer", "scheduler", "vae", "text_encoder", "tokenizer"):
         shutil.rmtree(folder / part, ignore_errors=True)
         shutil.copytree(model / part, folder / part, ignore=shutil.ignore_patterns("*.safetensors"))
     shutil.copyfile(model / "model_index.json", folder / "model_index.json")
     for file in sorted(model.glob("*/*.safetensors")):
         tensors = load_file(file)
-        if file.parent.name == "vae" and decoder is not None:
-            trained = torch.load(decoder, weights_only=True)["decoder"]
-            tensors |= {f"decoder.{name}": value for name, value in trained.items()}
+        if file.parent.name == "vae":
+            tensors |= trained
         stored = {name: _stored(name, value) for name, value in tensors.items()}
         save_file(stored, folder / file.parent.name / file.name, metadata={"format": "pt"})
+    if PLACE in trained:
+        config = folder / "vae" / "config.json"
+        widths = {"refiner_dim": trained[PLACE].shape[0]}
+        config.write_text(json.dumps(read_json(config) | widths, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     values = {
         "height": native.height,
         "width": native.width,

@@ -22,6 +22,9 @@ TEXT_DIM, TEXT_LAYERS, TEXT_TOKENS = 128, 2, 32
 DECODER_DIM = 384
 """Width of the decoder's network."""
 
+REFINER_DIM = 96
+"""Width of the network that refines what the decoder paints."""
+
 CODE_CLIPS, CAPTIONS = 400, 4000
 """Clips that the code is found from, captions that the tokenizer is."""
 

@@ -76,12 +76,17 @@ class LoopConfig:
         """Factor on every learning rate at `step` (from 0)."""
         if self.rate == "constant":
             return 1.0
-        if step < self.warmup_steps:
-            return (step + 1) / self.warmup_steps
         if self.rate == "warmup":
-            return 1.0
-        progress = (step - self.warmup_steps) / max(1, self.max_steps - self.warmup_steps)
-        return 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+            return min(1.0, (step + 1) / self.warmup_steps)
+        return cosine_rate(step, self.warmup_steps, self.max_steps)
+
+
+def cosine_rate(step: int, warmup_steps: int, max_steps: int) -> float:
+    """Factor on a learning rate at `step` (from 0): a linear start, then half a cosine down to 0 at `max_steps`."""
+    if step < warmup_steps:
+        return (step + 1) / warmup_steps
+    progress = (step - warmup_steps) / max(1, max_steps - warmup_steps)
+    return 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
 
 
 @dataclass(frozen=True)

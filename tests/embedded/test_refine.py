@@ -1,0 +1,128 @@
+"""The refiner's training: examples as the model makes them, steps that lower the loss, a stop that loses nothing."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from heliograph.checkpoint import find_model
+from heliograph.data.world_cache import CacheInfo, code_digest, missing_parts
+from heliograph.embedded.__main__ import UNFINISHED, commands
+from heliograph.embedded.pack import Decoding, Native, pack
+from heliograph.embedded.refine import (
+    Examples,
+    RefineConfig,
+    RefinerTraining,
+    cached_clips,
+    finished,
+    refined_psnr,
+    with_refiner,
+)
+from heliograph.embedded.render import open_codec, render_part
+from heliograph.memory import History
+from heliograph.pipeline import HeliosPipeline
+
+CONFIG = RefineConfig(60, num_chunks=6, batch_size=2, num_groups=6, learning_rate=1e-3, warmup_steps=2)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The embedded model without a refiner."""
+    folder = tmp_path_factory.mktemp("model") / "model"
+    pack(find_model("tiny"), Decoding(), folder, Native(128, 128, (1, 1, 2), None, 1.0))
+    with_refiner(open_codec("tiny").autoencoder, 0).save_pretrained(folder / "vae")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def latents(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache of six clips of two chunks."""
+    folder = tmp_path_factory.mktemp("latents")
+    info = CacheInfo(6, 2, 128, 128, code_digest(open_codec("tiny")))
+    for part in missing_parts(folder, info):
+        render_part(folder, part, info, "tiny")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def examples(latents: Path) -> Examples:
+    engine = HeliosPipeline.from_pretrained("tiny", device="cpu", dtype="float32").engine
+    return Examples.make(engine, cached_clips(latents), CONFIG)
+
+
+def training(examples: Examples) -> RefinerTraining:
+    return RefinerTraining(with_refiner(open_codec("tiny").autoencoder, 16), CONFIG, examples)
+
+
+def test_what_the_model_makes_lies_near_the_truth_and_is_not_it(examples: Examples) -> None:
+    apart = (examples.made - examples.true).square().mean(dim=(1, 2, 3, 4)).sqrt()
+    assert bool((apart <= CONFIG.largest_error).all()) and bool((apart > 0.05).any())
+    assert examples.frames.shape == (6, 33, 3, 128, 128) and examples.shares.shape == (6, 9, 8, 8)
+
+
+def test_fewer_levels_left_to_the_model_leave_more_of_the_truth(latents: Path) -> None:
+    engine = HeliosPipeline.from_pretrained("tiny", device="cpu", dtype="float32").engine
+    source = cached_clips(latents)
+    _, true, _, _ = source.example(0, 0)
+    empty = History.empty((1, 16, 8, 8), engine.memory)
+    caption = source.world.caption(source.world.record(0), 1)
+    errors = []
+    for num_levels in (1, 2, 3):
+        made = finished(engine, true[None], empty, caption, torch.Generator().manual_seed(0), num_levels)
+        errors.append(float((made - true).square().mean()))
+    assert 0 < errors[0] < errors[1] < errors[2]
+
+
+def test_steps_lower_the_loss_and_change_the_refiner_alone(examples: Examples) -> None:
+    own = training(examples)
+    others = {name: p.clone() for name, p in own.model.named_parameters() if not name.startswith("refiner.")}
+    before = [own.take_step() for _ in range(50)][:4]
+    own.step = 0
+    after = [own.take_step() for _ in range(4)]  # the same batches again
+    assert sum(after) < 0.98 * sum(before)
+    assert all(torch.equal(own.model.get_parameter(name), value) for name, value in others.items())
+
+
+def test_a_stopped_training_goes_on_as_it_would_have(examples: Examples, tmp_path: Path) -> None:
+    whole, first, second = training(examples), training(examples), training(examples)
+    for _ in range(4):
+        whole.take_step()
+    for _ in range(2):
+        first.take_step()
+    first.save(tmp_path / "state.pt")
+    second.resume(tmp_path / "state.pt")
+    for _ in range(2):
+        second.take_step()
+    for ours, theirs in zip(second.refiner.parameters(), whole.refiner.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_a_trained_refiner_is_packed_and_decodes(examples: Examples, model: Path, tmp_path: Path) -> None:
+    own = training(examples)
+    for _ in range(3):
+        own.take_step()
+    own.save(tmp_path / "refiner.pt")
+    pack(model, Decoding(refiner=tmp_path / "refiner.pt"), tmp_path / "packed", Native(128, 128, (1, 1, 2), None, 1.0))
+    packed = open_codec(str(tmp_path / "packed")).autoencoder
+    plain = open_codec(str(model)).autoencoder
+    z = 2 * examples.true[:1]
+    want = own.refiner(plain.painted(z), plain.decoder.around(plain.normalised(z)))[:, :, 3:].clamp(-1, 1)
+    shown = packed.decode(z).sample
+    assert float((shown - want).abs().max()) < 0.02  # stored in bfloat16
+    assert float((shown - plain.decode(z).sample).abs().mean()) > 1e-4
+
+
+def test_the_phase_says_that_it_is_not_done_until_it_is(model: Path, latents: Path, tmp_path: Path) -> None:
+    call = ["refine", str(model), str(latents), str(tmp_path / "state.pt"), "--steps", "2", "--chunks", "2"]
+    first = CliRunner().invoke(commands, [*call, "--seconds", "0"])
+    assert first.exit_code == UNFINISHED and "run it again" in first.output
+    assert CliRunner().invoke(commands, call).exit_code == 0
+    assert torch.load(tmp_path / "state.pt", weights_only=True)["step"] == 2
+
+
+def test_decibels_are_of_what_is_shown_before_and_after(examples: Examples) -> None:
+    own = training(replace(examples))
+    before, after = refined_psnr(own.model, examples, range(2))
+    assert 15 < before < 40 and before == pytest.approx(after, abs=1e-6)

@@ -47,15 +47,15 @@ weights change.
 `HeliosPyramidPipeline` of the version below with its own transformer class over our tensors. Both get the prompt as
 an embedding; both are in the same dtype. The autoencoder's class is ours, so diffusers calls
 `LinearAutoencoder.decode` in float32, plain PyTorch modules over the same weights, as its pipeline calls any
-autoencoder; heliograph decodes with `lean_decoder.py` (71 dB from the former where the processor multiplies
+autoencoder; heliograph decodes with `lean_decoder.py` (72 dB from the former where the processor multiplies
 bfloat16), in a thread beside the sampling of the next chunk.
 
 `transformer` and `decode` are therefore ratios of the two parts, and `end to end` is of frames per second with the
 file. Frames of diffusers come when the whole video is done, so the ratio of first frames is left out here.
 
-The shipped schedule (1,1,2) has no guidance: both ask the network equally often. The model before its distillation
-(`runs/teacher`, 6,6,6) has: there diffusers runs the network twice in every step, heliograph once with both branches as
-a batch of two, and not at all in the first two steps of a chunk, whose velocity CFG-Zero* sets to zero.
+With guidance diffusers runs the network twice in every step and heliograph once, with both branches as a batch of two.
+The model before its distillation (`runs/teacher`, 6,6,6) has that of CFG-Zero*, which sets the velocity of the first two
+steps of a chunk to zero: heliograph does not ask the network there. Without guidance both ask it equally often.
 
 heliograph runs on one thread (and one for decoding, one for encoding), diffusers on one; rows of two threads are
 diffusers on two that look for work for 3 ms before they sleep, which is what PyTorch does by itself on two cores. `chunk` is the time from

@@ -75,11 +75,12 @@ train embedded-ode "$STATE/settle/model" "$STATE/pairs" "$ODE_STEPS"
     touch "$STATE/decoder.done"
 }
 [ -f "$STATE/painting/heliograph.json" ] ||
-    "$PYTHON" -m heliograph.embedded pack "$STATE/ode/model" "$STATE/painting" --decoder "$STATE/decoder.pt" --steps 1,1,2
+    "$PYTHON" -m heliograph.embedded pack "$STATE/ode/model" "$STATE/painting" --decoder "$STATE/decoder.pt" \
+        --steps 1,1,2
 [ -f "$STATE/refiner.done" ] || {
     limited "$PYTHON" -m heliograph.embedded refine "$STATE/painting" "$STATE/latents" "$STATE/refiner.pt" \
         --steps "$REFINER_STEPS" --seconds "$(($(left) - 20))"
     touch "$STATE/refiner.done"
 }
-"$PYTHON" -m heliograph.embedded pack "$STATE/painting" "$OUTPUT" --refiner "$STATE/refiner.pt" --steps 1,1,2
+"$PYTHON" -m heliograph.embedded pack "$STATE/painting" "$OUTPUT" --refiner "$STATE/refiner.pt"
 echo done

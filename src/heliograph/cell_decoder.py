@@ -90,15 +90,21 @@ class PixelRefiner(nn.Module):
     def refine(
         self, groups: Float[Tensor, "g values H W"], cells: Float[Tensor, "g c3 h w"]
     ) -> Float[Tensor, "g values H W"]:
-        """The same for some latent frames, their four frames and colours as channels, in the dtype of the weights."""
+        """The same for some latent frames, their four frames and colours as channels."""
+        tiles = F.pixel_unshuffle(groups, TILE).contiguous(memory_format=torch.channels_last)
+        return groups + F.pixel_shuffle(self.correction(tiles, cells), TILE)
+
+    def correction(
+        self, tiles: Float[Tensor, "g values Y X"], cells: Float[Tensor, "g c3 h w"]
+    ) -> Float[Tensor, "g values Y X"]:
+        """What to add to each tile, its pixels as channels; computed in the dtype of the weights."""
         dtype = self.leave.weight.dtype
-        tiles = F.pixel_unshuffle(groups, TILE).to(dtype).contiguous(memory_format=torch.channels_last)
-        h, w = cells.shape[-2:]
+        tiles, (h, w) = tiles.to(dtype), cells.shape[-2:]
         context = F.interpolate(self.context(cells.to(dtype)), size=tiles.shape[-2:], mode="nearest")
         hidden = F.silu(self.enter(tiles) + context + self.place.tile(1, h, w))
         for layer in self.middle:
             hidden = hidden + 0.5 * F.silu(layer(hidden))
-        return groups + F.pixel_shuffle(self.leave(hidden), TILE)
+        return self.leave(hidden)
 
 
 def channels_last(refiner: PixelRefiner) -> PixelRefiner:

@@ -13,7 +13,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from heliograph.cell_decoder import channels_last
+from heliograph.cell_decoder import TILE, PixelRefiner, channels_last
 from heliograph.kernels.onednn import has_fast_bfloat16, linear, linear_silu
 from heliograph.linear_autoencoder import LinearAutoencoder, from_patches, grown
 from heliograph.shapes import FRAME_STRIDE
@@ -50,10 +50,22 @@ class LeanDecoder:
     @torch.no_grad()
     def decode(self, z: Float[Tensor, "b c t h w"], /) -> Float[Tensor, "b 3 f H W"]:
         """The 1 + 4·(t − 1) frames of a chunk's latents, in [-1, 1]."""
-        frames = from_patches(self._patches(z), self._autoencoder.stride)
-        if self._refiner is not None:
-            frames = self._refiner(frames, self._network.around(self._autoencoder.normalised(z)))
+        patches = self._patches(z)
+        if self._refiner is None:
+            frames = from_patches(patches, self._autoencoder.stride)
+        else:
+            frames = self._refined(self._refiner, patches, z)
         return frames[:, :, FRAME_STRIDE - 1 :].clamp(-1, 1)
+
+    def _refined(
+        self, refiner: PixelRefiner, patches: Float[Tensor, "b t h w n"], z: Float[Tensor, "b c t h w"]
+    ) -> Float[Tensor, "b 3 f H W"]:
+        """Refined frames: patches become tiles, and tiles frames, with one copy each."""
+        side, count = {"y": TILE, "x": TILE, "s": FRAME_STRIDE, "c": 3}, self._autoencoder.stride // TILE
+        tiles = rearrange(patches, "b t h w (s c i y j x) -> (b t) (h i) (w j) (s c y x)", i=count, j=count, **side)
+        cells = self._network.around(self._autoencoder.normalised(z))
+        tiles += refiner.correction(tiles.movedim(-1, 1), cells).movedim(1, -1)
+        return rearrange(tiles, "(b t) h w (s c y x) -> b c (t s) (h y) (w x)", b=len(z), **side)
 
     def _patches(self, z: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b t h w n"]:
         """The pixels of each cell."""

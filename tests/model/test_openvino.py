@@ -1,7 +1,10 @@
 """The blocks as one compiled graph: the same velocity as the plain blocks, no less exact, for every configuration."""
 
 import copy
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +17,8 @@ from heliograph.model.transformer import HeliosTransformer3DModel
 from tests.small import random_history, relative_error, small_transformer, wave
 
 pytest.importorskip("openvino", reason="an optional extra")
+
+ROOT = Path(__file__).parents[2]
 
 TEXT, OTHER_TEXT = wave((1, 5, 32), 0.5), wave((1, 5, 32), 2.5)
 X = wave((1, 16, 9, 4, 4), 0.3)
@@ -109,3 +114,21 @@ def test_threads_that_ask_at_once_get_their_own_answers() -> None:
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+def test_a_signal_after_a_graph_has_run_is_handled_and_kills_nobody() -> None:
+    # In a process of its own: the library's stack for handlers is too small, and what dies of it is the whole process.
+    script = """
+import signal, torch
+from tests.model.test_openvino import Asking, compiled
+from tests.small import small_transformer
+asking, heard = Asking(compiled(small_transformer())), []
+asking()
+signal.signal(signal.SIGTERM, lambda *_: heard.append(1))
+signal.raise_signal(signal.SIGTERM)
+asking()
+signal.raise_signal(signal.SIGTERM)
+print("heard", len(heard))
+"""
+    done = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stdout.strip()) == (0, "heard 2"), done.stderr

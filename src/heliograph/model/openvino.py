@@ -7,8 +7,11 @@ product, and the channels of each head are sorted so that a pair that turns toge
 queries and keys do not know the order, and the compiler moves halves, but not single channels, quickly.
 """
 
+import ctypes
+import sys
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any, no_type_check
 
@@ -67,7 +70,7 @@ class OpenVinoBlocks:
         if past is not None:
             inputs += [past.expand(len(chunk), -1, -1).float(), rows[0]]
         inputs = [tensor.contiguous() for tensor in inputs]
-        with self._lock:
+        with self._lock, kept_signal_stack():
             shapes = tuple(tensor.shape for tensor in inputs)
             if shapes not in self._compiled:
                 self._compiled[shapes] = compile_graph(self._graph, inputs, self._precision)
@@ -209,6 +212,30 @@ class GraphBlock(nn.Module):
         updates = update.split([x.shape[1] for x in tokens], dim=1)
         pieces = zip(tokens, updates, rows, strict=True)
         return [x + change * row[:, gate : gate + 1] for x, change, row in pieces]
+
+
+class SignalStack(ctypes.Structure):
+    """`stack_t` of the C library on Linux: where a thread's signal handlers run."""
+
+    _fields_ = (("start", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
+
+
+@contextmanager
+def kept_signal_stack() -> Iterator[None]:
+    """Leave this thread's signal handlers the stack that they had.
+
+    The library gives the thread one of 11 KiB, on which the process dies with the first signal that Python handles:
+    Ctrl-C, or being told to terminate.
+    """
+    if sys.platform != "linux":
+        yield
+        return
+    call, before = ctypes.CDLL(None).sigaltstack, SignalStack()
+    call(None, ctypes.byref(before))
+    try:
+        yield
+    finally:
+        call(ctypes.byref(before), None)
 
 
 def compile_graph(graph: BlockGraph, inputs: Sequence[Tensor], precision: str) -> Any:

@@ -29,6 +29,7 @@ MOST_TOKENS = 2000
 """Chunks of more tokens take too long to try out while somebody waits for a report."""
 
 TEXT_TOKENS = 32
+"""Length of the text that stands in for a prompt."""
 
 
 def times_runners(plan: Plan, needs: ModelNeeds) -> bool:

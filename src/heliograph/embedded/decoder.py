@@ -4,10 +4,12 @@ First its output layers in closed form (least squares on random hidden units), t
 chunks of clips that are rendered once. Latents get a little noise, so that the decoder forgives the sampler's errors.
 """
 
+import io
 import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -116,13 +118,7 @@ class DecoderTraining:
 
     def save(self, file: Path) -> None:
         """Store everything to go on from."""
-        file.parent.mkdir(parents=True, exist_ok=True)
-        draft = file.with_suffix(".tmp")
-        torch.save(
-            {"step": self.step, "decoder": self.decoder.state_dict(), "optimiser": self.optimiser.state_dict()}, draft
-        )
-        write_whole(file, draft.read_bytes())
-        draft.unlink()
+        store(file, {"step": self.step, "decoder": self.decoder.state_dict(), "optimiser": self.optimiser.state_dict()})
 
     def resume(self, file: Path) -> None:
         """Go on from what `save` stored."""
@@ -157,6 +153,14 @@ class DecoderTraining:
 
     def _num_linear(self) -> int:
         return self.decoder.linear.weight[0].numel()
+
+
+def store(file: Path, state: dict[str, Any]) -> None:
+    """Write the state of a training whole, or not at all."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    stream = io.BytesIO()
+    torch.save(state, stream)
+    write_whole(file, stream.getvalue())
 
 
 def train_decoder(model: str, state: Path, config: DecoderConfig, size: tuple[int, int], max_seconds: float) -> bool:

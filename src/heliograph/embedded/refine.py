@@ -26,13 +26,13 @@ from heliograph.data.loader import Drawing
 from heliograph.data.selection import Selection
 from heliograph.data.world import cell_share, unit_pixels
 from heliograph.data.world_cache import WorldCacheSource
+from heliograph.embedded.decoder import store
 from heliograph.embedded.render import MIX
 from heliograph.engine.engine import Engine
 from heliograph.flow.pyramid import BLOCK, build_pyramid, jump
 from heliograph.flow.schedule import level_ranges
 from heliograph.flow.solvers import make_solver
 from heliograph.linear_autoencoder import LinearAutoencoder
-from heliograph.media.target import write_whole
 from heliograph.memory import History
 from heliograph.model.denoiser import Condition
 from heliograph.pipeline import HeliosPipeline
@@ -166,12 +166,7 @@ class RefinerTraining:
 
     def save(self, file: Path) -> None:
         """Store everything to go on from."""
-        file.parent.mkdir(parents=True, exist_ok=True)
-        draft = file.with_suffix(".tmp")
-        state = {"step": self.step, "refiner": self.refiner.state_dict(), "optimiser": self.optimiser.state_dict()}
-        torch.save(state, draft)
-        write_whole(file, draft.read_bytes())
-        draft.unlink()
+        store(file, {"step": self.step, "refiner": self.refiner.state_dict(), "optimiser": self.optimiser.state_dict()})
 
     def resume(self, file: Path) -> None:
         """Go on from what `save` stored."""

@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
 # One item of docs/gpu_todo.md on a bare machine: torch with CUDA, python3.12, and the wheels that bench/wheels.sh fetched.
-#   bench/gpu.sh ITEM [RESULT_FOLDER]
+#   bench/gpu.sh ITEM [RESULT_FOLDER]     ITEM `session` (with its seconds third) does many of them in one process
 set -euo pipefail
 cd "$(dirname "$0")/.."
 item=$1 out=${2:-docs/benchmarks/gpu}
 mkdir -p "$out"
-[ -d wheels ] && python3 -m pip install --quiet --no-index --no-deps --find-links wheels wheels/*.whl
+if [ -d wheels ]; then python3 -m pip install --quiet --no-index --no-deps wheels/*.whl; fi
 export PYTHONPATH=$PWD/src PYTHONUNBUFFERED=1
 bench() { local name=$1; shift; python3 -m heliograph.cli bench --device cuda --json "$out/$name.json" "$@" 2>&1 | tee "$out/$name.txt"; }
 random="--random-weights 14b --chunks 4 --rounds 2"
 case $item in
+  session) python3 bench/gpu_session.py "$out" --seconds "${3:-280}" ;;
   tests) python3 -m pytest -q -p no:cacheprovider tests/kernels tests/test_wan_decoder.py tests/engine/test_offload.py \
            tests/engine/test_tuning.py tests/model/test_float8.py 2>&1 | tee "$out/tests.txt" ;;
   kernels) python3 bench/single_kernels.py "$out/kernels.json" 2>&1 | tee "$out/kernels.txt" ;;

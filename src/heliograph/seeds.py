@@ -6,6 +6,7 @@ again from its history alone, and the numbers do not depend on the device. `Gene
 """
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -41,12 +42,17 @@ class ChunkSeeds(Protocol):
 
 
 @runtime_checkable
-class Seeds(Protocol):
-    """The random numbers of one video."""
+class RolloutSeeds(Protocol):
+    """The random numbers of what is made chunk by chunk from text."""
 
     def for_chunk(self, chunk: int) -> ChunkSeeds:
         """Those of the chunk with this index."""
         ...
+
+
+@runtime_checkable
+class Seeds(RolloutSeeds, Protocol):
+    """The random numbers of one video."""
 
     def generator(self, purpose: str) -> Generators:
         """A generator for a library that draws by itself (the posterior of the autoencoder)."""
@@ -91,6 +97,13 @@ class RequestSeeds:
         digest = hashlib.blake2b(text, digest_size=8).digest()
         return torch.Generator("cpu").manual_seed(int.from_bytes(digest, "little") >> 1)
 
+    def generator_on(self, device: torch.device, purpose: str) -> torch.Generator:
+        """The same on `device`, for training: there a host that draws keeps a GPU waiting.
+
+        Its numbers are the same every time, but others than those of another kind of device.
+        """
+        return torch.Generator(device).manual_seed(self.generator(purpose).initial_seed())
+
     def normal(self, purpose: str, shape: Shape) -> Float[Tensor, "..."]:
         """Standard normal numbers for one purpose."""
         return to_device(torch.randn(shape, generator=self.generator(purpose)), self.device)
@@ -116,6 +129,32 @@ class RequestChunkSeeds:
         if self.request.block_noise == "fixed":
             return fixed_block_numbers(shape, self.request.device)
         return self.request.normal(f"jump/{self.chunk}/{level}", shape)
+
+
+@dataclass(frozen=True)
+class SeedsOfMany:
+    """The numbers of several videos at once: each row of a batch draws its own, as it would alone."""
+
+    rows: Sequence[RolloutSeeds]
+
+    def for_chunk(self, chunk: int) -> "ChunkSeedsOfMany":
+        """Those of the chunk with this index."""
+        return ChunkSeedsOfMany([row.for_chunk(chunk) for row in self.rows])
+
+
+@dataclass(frozen=True)
+class ChunkSeedsOfMany:
+    """The numbers of one chunk of several videos, in the order of the batch."""
+
+    rows: Sequence[ChunkSeeds]
+
+    def noise(self, shape: Shape) -> Float[Tensor, "..."]:
+        """Noise that the chunks are made from."""
+        return torch.cat([row.noise((1, *shape[1:])) for row in self.rows])
+
+    def block(self, level: int, shape: Shape) -> Float[Tensor, "..."]:
+        """Numbers for the block noise of the jump to `level`."""
+        return torch.cat([row.block(level, (1, *shape[1:])) for row in self.rows])
 
 
 class GeneratorSeeds:

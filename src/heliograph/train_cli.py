@@ -96,6 +96,9 @@ def train(*, dry_run: bool, devices: int, as_json: bool, **options: Any) -> None
 @click.option("--guidance-scale", type=float, help="With --ode-pairs: the teacher's guidance.  [default: 5]")
 @click.option("--negative-prompt", help="With --ode-pairs: what the teacher is guided away from.  [default: Wan's]")
 @click.option("--chunks", type=int, help="With --ode-pairs: chunks of 33 frames for each prompt.  [default: 5]")
+@click.option(
+    "--batch-size", default=1, show_default=True, help="With --ode-pairs: prompts at once, for small models on a GPU."
+)
 @click.option("--quiet", "-q", is_flag=True, help="No progress.")
 def prepare(source: Path, **options: Any) -> None:
     """Turn videos with captions into training shards, or prompts into ODE pairs. Started again, it goes on.

@@ -159,3 +159,19 @@ def test_on_a_cpu_and_for_training_the_plain_version_runs() -> None:
         with torch.no_grad():
             assert kernels_for(on_gpu, 2).name == "triton"
             assert kernels_for(on_gpu, 3) is PLAIN
+
+
+def test_a_kernel_sees_the_names_of_its_own_module(fused: Kernels) -> None:
+    # What is compiled looks names up where the function was made: a checker around it has others.
+    from heliograph.kernels import decoder, fused_eight_bit
+    from heliograph.kernels import fused as module
+
+    for kernel, home in (
+        (module._modulate_kernel, module),
+        (module._add_gated_kernel, module),
+        (module._norm_rotate_kernel, module),
+        (fused_eight_bit._quantise_kernel, fused_eight_bit),
+        (fused_eight_bit._modulate_quantise_kernel, fused_eight_bit),
+        (decoder._norm_silu_kernel, decoder),
+    ):
+        assert kernel.fn.__globals__ is vars(home)

@@ -1,6 +1,8 @@
 """The transformer as a denoiser: float32 outside, its own dtype inside, memos where they belong."""
 
 import copy
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -101,3 +103,25 @@ def test_one_prompt_serves_many_chunks(model: HeliosTransformer3DModel) -> None:
         with torch.no_grad():
             got = denoiser(X, 500.0, Condition(prompt, denoiser.context(tiers(seed))))
         assert torch.equal(got, ask(TransformerDenoiser(model), seed=seed))
+
+
+COMPILED = """
+import torch
+from heliograph.model.denoiser import Condition, TransformerDenoiser
+from tests.small import random_history, relative_error, small_transformer, wave
+
+torch._dynamo.config.fail_on_recompile_limit_hit = True  # else what is left runs without
+plain, compiled = (TransformerDenoiser(small_transformer(num_layers=10)) for _ in range(2))
+compiled.transformer.compile_repeated_blocks(backend="eager")
+with torch.no_grad():
+    for size in (2, 4, 8):
+        x, tiers, text = wave((1, 16, 9, size, size), 0.3), random_history().tiers(9), wave((1, 5, 32), 0.5)
+        want, got = (one(x, 900.0, Condition(one.prompt(text), one.context(tiers))) for one in (plain, compiled))
+        assert relative_error(got, want) < 1e-5, size
+"""
+
+
+def test_all_blocks_are_compiled_together() -> None:
+    # In a process of its own: what is compiled cannot be checked for types at run time, as this suite is.
+    done = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -62,6 +62,20 @@ def test_what_is_made_is_not_made_again_and_does_not_depend_on_the_rest(
     assert torch.equal(alone.chunks[0][2].states, same.chunks[0][2].states)
 
 
+def test_prompts_that_go_through_the_teacher_together_give_what_each_gives_alone(
+    folder: Path, teacher: Teacher, tmp_path: Path
+) -> None:
+    seen: list[int] = []
+    assert make_pairs(PROMPTS, tmp_path, teacher, PLAN, (64, 64), batch_size=2, on_pair=seen.append) == 2
+    assert seen == [1, 2]
+    (together,), (apart,) = (PairSource(place, Drawing(2, 19)).batch(0) for place in (tmp_path, folder))
+    assert torch.equal(together.text, apart.text)
+    for one, other in zip(together.chunks[0], apart.chunks[0], strict=True):
+        assert float((one.states - other.states).abs().max()) < 1e-4 * float(other.states.abs().max())
+    with pytest.raises(DataError, match="batch_size=0 makes nothing"):
+        make_pairs(PROMPTS, tmp_path, teacher, PLAN, (64, 64), batch_size=0)
+
+
 def test_an_epoch_shows_every_pair_once(folder: Path) -> None:
     source = PairSource(folder, Drawing(1, 19))
     for epoch in range(3):

@@ -131,7 +131,15 @@ def machine_facts(device: torch.device) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "diffusers": metadata.version("diffusers"),
-        "heliograph": metadata.version("heliograph"),
+        "diffusers": version_of("diffusers"),
+        "heliograph": version_of("heliograph"),
         "commit": revision(),
     }
+
+
+def version_of(package: str) -> str:
+    """Of an installed package; empty where it runs from its source tree, as on a machine that is lent."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""

@@ -145,10 +145,9 @@ def random_subject(shape: str, device: str, dtype: torch.dtype, asked: Asked) ->
     if shape not in SHAPES:
         raise UserError(f"there is no shape {shape!r}; use one of {', '.join(SHAPES)}")
     place = torch.device(device)
+    transformer = random_transformer(SHAPES[shape].transformer, place, dtype)
     with init_empty_weights(include_buffers=False):
-        transformer = HeliosTransformer3DModel(**SHAPES[shape].transformer)
         autoencoder = AutoencoderKLWan(**SHAPES[shape].autoencoder)
-    _fill(transformer, place, dtype)
     text_dim = transformer.config["text_dim"]
     plan = Plan("whole", device, device, dtype, len(transformer.blocks), 0, 0)
     speed = resolved(exact_part(asked.speed), plan)
@@ -167,6 +166,14 @@ def random_subject(shape: str, device: str, dtype: torch.dtype, asked: Asked) ->
         device=place,
     )
     return _subject(f"random weights of the {shape} shape", engine, asked)
+
+
+def random_transformer(config: Mapping[str, Any], device: torch.device, dtype: torch.dtype) -> HeliosTransformer3DModel:
+    """A transformer of this configuration, not tuned yet."""
+    with init_empty_weights(include_buffers=False):
+        transformer = HeliosTransformer3DModel(**config)
+    _fill(transformer, device, dtype)
+    return transformer
 
 
 def approximated(subject: Subject, speed: SpeedConfig) -> Subject:

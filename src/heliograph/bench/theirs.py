@@ -17,14 +17,18 @@ from heliograph.bench.clock import now
 from heliograph.bench.run import Watch
 from heliograph.bench.subject import Subject
 from heliograph.media.sink import open_sink
+from heliograph.model.transformer import HeliosTransformer3DModel
 from heliograph.shapes import CHUNK_FRAMES, FPS, FRAME_STRIDE
 from heliograph.vae import Autoencoder, stride_of
 
 LIBRARY: Any = diffusers
 """Without its types: it hides these classes from checkers, and takes any object for an autoencoder."""
 
-CPU_GAMMA = 0.3
-"""Its block noise cannot be drawn at 1/3 on a CPU (its Cholesky raises there); the time does not depend on it."""
+REGULAR_GAMMA = 0.3
+"""Its block noise cannot be drawn at 1/3 where its Cholesky raises, as on CPUs; the time does not depend on it."""
+
+COMPILED: dict[str, Any] = {"mode": "max-autotune-no-cudagraphs", "dynamic": False}
+"""How the released script compiles the transformer."""
 
 
 class WatchedAutoencoder:
@@ -46,25 +50,24 @@ class WatchedAutoencoder:
         return (frames,)
 
 
-def their_transformer(subject: Subject) -> torch.nn.Module:
+def their_transformer(ours: HeliosTransformer3DModel, device: torch.device) -> Any:
     """Their network over our tensors."""
-    ours = subject.transformer
     keys = {key: value for key, value in ours.config.items() if not key.startswith("_")}
     with init_empty_weights(include_buffers=False):
         transformer = LIBRARY.HeliosTransformer3DModel(**keys)
     transformer.load_state_dict(ours.state_dict(), assign=True)
     # Its guidance views the output flat, which fails on a token grid of one cell, whose strides are those of a view.
     transformer.register_forward_hook(lambda _module, _inputs, outputs: (outputs[0].contiguous(),))
-    return transformer.to(subject.device).eval()
+    return transformer.to(device).eval()
 
 
-def their_pipeline(subject: Subject, transformer: torch.nn.Module) -> Any:
+def their_pipeline(subject: Subject, transformer: Any) -> Any:
     """Their pipeline over the same parts, without a text encoder; its autoencoder is set for each run."""
     schedule = subject.sampler.schedule
     options: dict[str, Any] = {
         "stages": schedule.num_levels,
         "stage_range": list(schedule.borders),
-        "gamma": min(schedule.gamma, CPU_GAMMA) if subject.device.type == "cpu" else schedule.gamma,
+        "gamma": schedule.gamma if _can_draw(schedule.gamma, subject.device) else REGULAR_GAMMA,
         "use_dynamic_shifting": schedule.time_shift != "constant",
         "time_shift_type": schedule.time_shift if schedule.time_shift != "constant" else "exponential",
         "shift": schedule.shift,
@@ -94,17 +97,27 @@ def their_pipeline(subject: Subject, transformer: torch.nn.Module) -> Any:
     return pipeline
 
 
+def _can_draw(gamma: float, device: torch.device) -> bool:
+    """Whether the covariance of its block noise, singular at 1/3, has a Cholesky factor in float32 on this device."""
+    cells = torch.eye(4, device=device)
+    return not torch.linalg.cholesky_ex(cells * (1 + gamma) - gamma + cells * 1e-8).info.any()
+
+
 class MakeTheirs:
     """Makes chunks with their pipeline."""
 
-    def __init__(self, subject: Subject, *, is_compiled: bool = False) -> None:
-        """`is_compiled`: as the released script does it, minutes for each of the three sizes."""
-        self.transformer = their_transformer(subject)
+    def __init__(self, subject: Subject, *, is_compiled: bool = False, by_blocks: bool = False) -> None:
+        """`is_compiled`: as the released script does it, minutes for each of the three sizes; `by_blocks`: one block is
+        compiled for all, with the same kernels in it, in a fraction of the time.
+        """
+        network = their_transformer(subject.transformer, subject.device)
         if is_compiled:
             torch.backends.cudnn.benchmark = True
-            self.transformer.compile(mode="max-autotune-no-cudagraphs", dynamic=False)
+        if is_compiled and by_blocks:
+            network.compile_repeated_blocks(**COMPILED)
+        # Not by the module's own `compile`: the hooks of a clock would be compiled, too, and anew for every run.
+        self.transformer: Any = torch.compile(network, **COMPILED) if is_compiled and not by_blocks else network
         self._pipeline = their_pipeline(subject, self.transformer)
-        self._steps = _steps(subject)
         # Text keys are part of the transformer's work; encoding the prompt is not.
         texts = subject.engine.texts
         self._texts = {"prompt_embeds": texts.of(subject.prompt).embedding}
@@ -130,7 +143,7 @@ class MakeTheirs:
             guidance_scale=subject.sampler.guidance.scale,
             generator=torch.Generator(subject.device).manual_seed(0),
             output_type="np",
-            **self._steps,
+            **_steps(subject),
         ).frames[0]
 
 

@@ -31,13 +31,3 @@ def cut_history(
 def anchor_of(first_frame: Float[Tensor, "c 1 h w"], chunk: int) -> Float[Tensor, "c 1 h w"]:
     """The clip's first latent frame, or zero for the chunk that makes it."""
     return first_frame if chunk else torch.zeros_like(first_frame)
-
-
-def still_history(first_frame: Float[Tensor, "c 1 h w"], memory_frames: int) -> Float[Tensor, "c m h w"]:
-    """The history of a video that starts from a picture: the picture, standing still, as the newest frame alone.
-
-    `first_frame` must be the latent of one frame that stands for a whole group, as an autoencoder's first latent does.
-    """
-    history = first_frame.new_zeros(first_frame.shape[0], memory_frames, *first_frame.shape[2:])
-    history[:, -1:] = first_frame
-    return history

@@ -15,6 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import torch
+from einops import rearrange
 from jaxtyping import Float, Int
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
@@ -24,13 +25,12 @@ from heliograph.data.clips import DataError
 from heliograph.data.diorama import Record
 from heliograph.data.diorama.render import render
 from heliograph.data.loader import Drawing
-from heliograph.data.sections import anchor_of, cut_history, first_window, still_history
 from heliograph.data.selection import Selection
 from heliograph.data.world import Texts, Tokens, cell_share, unit_pixels
 from heliograph.errors import OutputError
 from heliograph.media.target import write_whole
 from heliograph.seeds import RequestSeeds
-from heliograph.shapes import CHUNK_FRAMES
+from heliograph.shapes import CHUNK_FRAMES, CHUNK_LATENTS
 from heliograph.train.stage import Batch
 from heliograph.vae import LatentCodec
 
@@ -79,7 +79,7 @@ def code_digest(codec: LatentCodec) -> str:
     digest = hashlib.blake2b(json.dumps([list(config.latents_mean), list(config.latents_std)]).encode(), digest_size=8)
     state = {} if not isinstance(codec.autoencoder, torch.nn.Module) else codec.autoencoder.state_dict()
     for name in sorted(name for name in state if not name.startswith("decoder.")):
-        digest.update(name.encode() + state[name].float().numpy().tobytes())
+        digest.update(name.encode() + state[name].float().cpu().numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -127,7 +127,8 @@ def _encode(record: Record, info: CacheInfo, codec: LatentCodec) -> tuple[Tensor
 class WorldCacheSource:
     """Batches from a cache by number: an epoch is a random order of all clips, of each of which one chunk is shown.
 
-    `text` or `tokens` gives what a batch holds of the captions; the other is None.
+    `text` or `tokens` gives what a batch holds of the captions; the other is None. The whole cache lies in the memory
+    of `device`, where batches are made: a GPU that trains a small network would wait for latents from elsewhere.
     """
 
     def __init__(
@@ -138,6 +139,7 @@ class WorldCacheSource:
         selection: Selection,
         text: Texts | None = None,
         tokens: Tokens | None = None,
+        device: torch.device | str = "cpu",
     ) -> None:
         """Read all parts into memory.
 
@@ -153,7 +155,7 @@ class WorldCacheSource:
         self.text, self.tokens = text, tokens
         parts = [_read_part(_part_file(folder, part)) for part in range(_num_parts(self.info))]
         self._latents, self._anchors, self._shares = (
-            torch.cat([part[name] for part in parts]) for name in ("latents", "anchors", "shares")
+            torch.cat([part[name] for part in parts]).to(device) for name in ("latents", "anchors", "shares")
         )
         self._seeds = RequestSeeds(drawing.seed)
         self._order = lru_cache(maxsize=2)(self._shuffled)
@@ -202,29 +204,45 @@ class WorldCacheSource:
         if self.drawing.is_aligned:
             chunks = chunks[:1] * len(clips)
             stills = [still and chunks[0] == 0 for still in stills]
-        rows = [
-            self._still_example(clip, chunk) if still else self.example(clip, chunk)
-            for clip, chunk, still in zip(clips, chunks, stills, strict=True)
-        ]
-        history, chunk, anchor, weight = (torch.stack(column) for column in zip(*rows, strict=True))
+        history, chunk, anchor, weight = self._examples(clips, chunks, stills)
         weights = weight if self.selection.subject_weight != 1 else None
         return Batch(chunk, history, anchor, text, tokens, weights, chunks[0] if self.drawing.is_aligned else 0)
 
     def example(self, clip: int, chunk: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """History (c m h w), chunk (c t h w), anchor (c 1 h w) and weights (1 t h w) of a chunk of a clip."""
-        memory = self.drawing.memory_frames
-        windows = self._latents[clip, first_window(chunk, memory) : chunk + 1].float()
-        history, target = cut_history(windows, memory)
-        return history, target, anchor_of(self._anchors[clip].float(), chunk), self._weight(clip, chunk)
+        history, target, anchor, weight = (rows[0] for rows in self._examples([clip], [chunk], [False]))
+        return history, target, anchor, weight
 
-    def _still_example(self, clip: int, chunk: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _examples(
+        self, clips: Sequence[int], chunks: Sequence[int], stills: Sequence[bool]
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """History, chunk, anchor and weights of some chunks; `stills` have the first picture alone before them.
+
+        Chunks are encoded one by one, each with its first frame by itself, so that frame stands for a still picture.
+        """
+        device = self._latents.device
+        clip, chunk = torch.tensor(clips, device=device), torch.tensor(chunks, device=device)
+        is_still = rearrange(torch.tensor(stills, device=device), "b -> b 1 1 1 1")
         target = self._latents[clip, chunk].float()
-        picture = target[:, :1]  # chunks are encoded one by one, each with its first frame alone
-        return still_history(picture, self.drawing.memory_frames), target, picture, self._weight(clip, chunk)
-
-    def _weight(self, clip: int, chunk: int) -> Float[Tensor, "1 t h w"]:
+        picture = target[:, :, :1]
+        history = torch.where(is_still, _only_newest(picture, self.drawing.memory_frames), self._before(clip, chunk))
+        is_first = rearrange(chunk == 0, "b -> b 1 1 1 1")
+        anchor = torch.where(is_still, picture, self._anchors[clip].float().masked_fill(is_first, 0))
         share = self._shares[clip, chunk].float() / BYTE
-        return (1 + (self.selection.subject_weight - 1) * share)[None]
+        return history, target, anchor, (1 + (self.selection.subject_weight - 1) * share)[:, None]
+
+    def _before(self, clip: Int[Tensor, " b"], chunk: Int[Tensor, " b"]) -> Float[Tensor, "b c m h w"]:
+        """The remembered latent frames before each chunk, oldest first, zero before the clip begins."""
+        memory = self.drawing.memory_frames
+        frame = chunk[:, None] * CHUNK_LATENTS + torch.arange(-memory, 0, device=chunk.device)
+        known = frame.clamp(min=0)
+        frames = self._latents[clip[:, None], known // CHUNK_LATENTS, :, known % CHUNK_LATENTS].float()
+        return rearrange(frames.masked_fill(rearrange(frame < 0, "b m -> b m 1 1 1"), 0), "b m c h w -> b c m h w")
+
+
+def _only_newest(picture: Float[Tensor, "b c 1 h w"], memory_frames: int) -> Float[Tensor, "b c m h w"]:
+    """The history of videos that start from a picture: the picture as the newest frame, and nothing before it."""
+    return torch.nn.functional.pad(picture, (0, 0, 0, 0, memory_frames - 1, 0))
 
 
 def read_cache_info(folder: Path) -> CacheInfo:

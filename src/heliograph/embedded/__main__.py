@@ -57,12 +57,15 @@ def latents(model: str, folder: Path, clips: int, chunks: int, workers: int) -> 
 @click.argument("state", type=click.Path(path_type=Path))
 @click.option("--steps", default=3000, show_default=True)
 @click.option("--seconds", default=540.0, show_default=True, help="Stop after this time; started again, it goes on.")
-def decoder(model: str, state: Path, steps: int, seconds: float) -> None:
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1.")
+def decoder(model: str, state: Path, steps: int, seconds: float, device: str) -> None:
     """Train the network of MODEL's decoder; STATE is the file that it is kept in."""
-    from heliograph.embedded.decoder import DecoderConfig, train_decoder  # noqa: PLC0415
+    from heliograph.embedded.decoder import DecoderConfig, train_decoder  # noqa: PLC0415 - loads torch
     from heliograph.embedded.start import HEIGHT, WIDTH  # noqa: PLC0415
+    from heliograph.train.parallel import joined  # noqa: PLC0415
 
-    is_done = train_decoder(model, state, DecoderConfig(steps), (HEIGHT, WIDTH), seconds)
+    with joined(device) as parallel:
+        is_done = train_decoder(model, state, DecoderConfig(steps), (HEIGHT, WIDTH), seconds, parallel.device)
     _end(is_done=is_done)
 
 

@@ -70,13 +70,20 @@ class Chunks:
         shares = torch.stack([cell_share(each.mask[0], stride) for each in footage])
         return cls(torch.cat([each.frames for each in footage]), shares)
 
+    def to(self, device: torch.device) -> "Chunks":
+        """The same on a device."""
+        return Chunks(self.frames.to(device), self.shares.to(device))
+
 
 class DecoderTraining:
-    """A decoder on its way: weights, moments and the number of the step, from which everything random follows."""
+    """A decoder on its way: weights, moments and the number of the step, from which everything random follows.
+
+    It is trained where the model is; numbers are drawn there too.
+    """
 
     def __init__(self, model: LinearAutoencoder, config: DecoderConfig, chunks: Chunks) -> None:
         assert model.decoder is not None, "this autoencoder has no network to train"
-        self.model, self.config, self.chunks = model, config, chunks
+        self.model, self.config, self.chunks = model, config, chunks.to(model.device)
         self.decoder: CellDecoder = model.decoder
         self.optimiser = torch.optim.AdamW(self.decoder.parameters(), lr=config.learning_rate, betas=(0.9, 0.98))
         self.step = 0
@@ -86,14 +93,15 @@ class DecoderTraining:
         """Set the output layers to the least squares solution, the hidden layers as they are."""
         gram = cross = None
         for first in range(0, len(self.chunks.frames), self.config.batch_size):
-            rows = torch.arange(first, min(first + self.config.batch_size, len(self.chunks.frames)))
+            last = min(first + self.config.batch_size, len(self.chunks.frames))
+            rows = torch.arange(first, last, device=self.model.device)
             latents, wanted, weight = self._examples(rows, first)
             features = self._features(latents)
             weighted = (features * weight[:, None]).T
             gram = weighted @ features if gram is None else gram + weighted @ features
             cross = weighted @ wanted if cross is None else cross + weighted @ wanted
         assert gram is not None and cross is not None
-        ridge = RIDGE * gram.diagonal().mean() * torch.eye(len(gram))
+        ridge = RIDGE * gram.diagonal().mean() * torch.eye(len(gram), device=gram.device)
         weights = torch.linalg.solve((gram + ridge).double(), cross.double()).float()
         linear, leave, bias = weights.split([self._num_linear(), self.decoder.leave.in_channels, 1])
         self.decoder.linear.weight.copy_(linear.T.unflatten(1, self.decoder.linear.weight.shape[1:]))
@@ -103,8 +111,9 @@ class DecoderTraining:
 
     def take_step(self) -> float:
         """One update; returns the loss: the weighted mean of |e| + 2·e² over pixels."""
-        generator = torch.Generator().manual_seed(self.config.seed * 2**32 + self.step)
-        rows = torch.randint(len(self.chunks.frames), (self.config.batch_size,), generator=generator)
+        generator = self._generator(self.step)
+        size = (self.config.batch_size,)
+        rows = torch.randint(len(self.chunks.frames), size, generator=generator, device=self.model.device)
         latents, wanted, weight = self._examples(rows, self.step)
         error = rearrange(self.decoder(latents), "b t h w n -> (b t h w) n") - wanted
         loss = (weight[:, None] * (error.abs() + 2 * error.square())).mean() / weight.mean()
@@ -122,7 +131,7 @@ class DecoderTraining:
 
     def resume(self, file: Path) -> None:
         """Go on from what `save` stored."""
-        state = torch.load(file, weights_only=True)
+        state = torch.load(file, weights_only=True, map_location=self.model.device)
         self.step = state["step"]
         self.decoder.load_state_dict(state["decoder"])
         self.optimiser.load_state_dict(state["optimiser"])
@@ -132,12 +141,12 @@ class DecoderTraining:
         self, rows: Tensor, number: int
     ) -> tuple[Float[Tensor, "b c t h w"], Float[Tensor, "n p"], Float[Tensor, " n"]]:
         """Normalised, slightly noisy latents of some chunks; what the decoder is to add to each cell; weights."""
-        generator = torch.Generator().manual_seed(self.config.seed * 2**32 + 2**31 + number)
+        generator, device = self._generator(2**31 + number), self.model.device
         frames = torch.cat([unit_pixels(self.chunks.frames[row]) for row in rows.tolist()])
         z = self.model.encode(frames).latent_dist.mode()
-        noise = self.config.noise * torch.rand(len(rows), 1, 1, 1, 1, generator=generator)
-        latents = self.model.normalised(z) + noise * torch.randn(z.shape, generator=generator)
-        scale = rearrange(torch.tensor(self.model.config["latents_std"]), "c -> 1 c 1 1 1")
+        noise = self.config.noise * torch.rand(len(rows), 1, 1, 1, 1, generator=generator, device=device)
+        latents = self.model.normalised(z) + noise * torch.randn(z.shape, generator=generator, device=device)
+        scale = rearrange(torch.tensor(self.model.config["latents_std"], device=device), "c -> 1 c 1 1 1")
         given = self.model.unrefined(latents * scale)
         lead = repeat(frames[:, :, :1], "b c 1 h w -> b c r h w", r=FRAME_STRIDE - 1)
         wanted = to_patches(torch.cat([lead, frames], dim=2), self.model.stride) - given
@@ -149,7 +158,10 @@ class DecoderTraining:
         cells = self.decoder.around(latents)
         near = rearrange(F.unfold(cells, 3, padding=1), "m k n -> (m n) k")
         hidden = rearrange(self.decoder.hidden(cells), "m k h w -> (m h w) k")
-        return torch.cat([near, hidden, torch.ones(len(near), 1)], dim=1)
+        return torch.cat([near, hidden, near.new_ones(len(near), 1)], dim=1)
+
+    def _generator(self, number: int) -> torch.Generator:
+        return torch.Generator(self.model.device).manual_seed(self.config.seed * 2**32 + number)
 
     def _num_linear(self) -> int:
         return self.decoder.linear.weight[0].numel()
@@ -163,12 +175,15 @@ def store(file: Path, state: dict[str, Any]) -> None:
     write_whole(file, stream.getvalue())
 
 
-def train_decoder(model: str, state: Path, config: DecoderConfig, size: tuple[int, int], max_seconds: float) -> bool:
+def train_decoder(
+    model: str, state: Path, config: DecoderConfig, size: tuple[int, int], max_seconds: float, device: torch.device
+) -> bool:
     """Train for at most `max_seconds`, from where `state` left off; returns whether all steps are done."""
     torch.set_num_threads(1)
     end = time.monotonic() + max_seconds
     autoencoder = open_codec(model).autoencoder
     assert isinstance(autoencoder, LinearAutoencoder)
+    autoencoder.to(device)  # pyright: ignore[reportArgumentType] - the library's own annotation lacks devices
     print(f"linear code: {_figures(autoencoder, size)}", flush=True)
     training = DecoderTraining(autoencoder, config, Chunks.make(config.num_clips, size, autoencoder.stride))
     if state.exists():
@@ -197,10 +212,11 @@ def psnr(model: LinearAutoencoder, num_clips: int, size: tuple[int, int]) -> tup
     everywhere, subjects = [], []
     for seed in range(HELDOUT_SEED, HELDOUT_SEED + num_clips):
         footage = render([mixed_record(seed)], [0], CHUNK_FRAMES, *size)
-        frames = unit_pixels(footage.frames[0])
+        frames = unit_pixels(footage.frames[0]).to(model.device)
         error = ((model.decode(model.encode(frames).latent_dist.mode()).sample - frames) / 2).square().mean(1)
         everywhere.append(-10 * math.log10(float(error.mean())))
-        subjects.append(-10 * math.log10(float((error * footage.mask).sum() / footage.mask.sum().clamp(min=1))))
+        mask = footage.mask.to(model.device)
+        subjects.append(-10 * math.log10(float((error * mask).sum() / mask.sum().clamp(min=1))))
     return sum(everywhere) / num_clips, sum(subjects) / num_clips
 
 

@@ -1,5 +1,6 @@
 """Which version of the memory-bound steps runs: the fused one on a GPU that samples, the plain one everywhere else."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -10,6 +11,8 @@ from torch import Tensor
 
 from heliograph.kernels import eight_bit, plain
 from heliograph.kernels.eight_bit import EightBit
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,23 @@ def kernels_for(x: Tensor, num_stretches: int = 1) -> Kernels:
     """The version for a tensor: fused on a CUDA device, where no gradient is recorded and Triton is installed."""
     if not x.is_cuda or torch.is_grad_enabled() or num_stretches > 2 or torch.compiler.is_compiling():
         return PLAIN
-    return fused_kernels() or PLAIN
+    return launched_kernels() or PLAIN
+
+
+@cache
+def launched_kernels() -> Kernels | None:
+    """The Triton version where it can be launched, which takes a C compiler besides Triton; None elsewhere."""
+    found = fused_kernels()
+    if found is None:
+        return None
+    x = torch.zeros(1, 1, 16, device="cuda")
+    try:
+        found.add_gated(x, x, x, (1,))
+    except Exception as error:  # its compiler and its driver raise what they like
+        reason = (str(error).strip().splitlines() or [""])[0]
+        logger.warning("Triton does not work here (%s: %s): steps run unfused, slower", type(error).__name__, reason)
+        return None
+    return found
 
 
 @cache

@@ -3,7 +3,7 @@
 Features are channels-last: the channels of a cell lie side by side, and one program handles some cells.
 """
 
-from typing import Any
+from typing import Any, no_type_check
 
 import torch
 import triton
@@ -16,6 +16,7 @@ TILE = 4096
 
 
 @triton.jit
+@no_type_check
 def _norm_silu_kernel(  # noqa: PLR0913, PLR0917 - a kernel has no other way to be told
     x,
     gamma,

@@ -2,10 +2,12 @@
 
 One program handles one token. The row of modulation is chosen by comparing the token's index with the length of the
 first stretch, so there may be two stretches at most (history and chunk). There is no backward pass.
+
+Kernels are left out of type checks at run time, which would put another function, with other globals, in their place.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, no_type_check
 
 import torch
 import triton
@@ -18,6 +20,7 @@ MAX_STRETCHES = 2
 
 
 @triton.jit
+@no_type_check
 def _modulate_kernel(  # noqa: PLR0913, PLR0917 - a kernel has no other way to be told
     x,
     shift,
@@ -47,6 +50,7 @@ def _modulate_kernel(  # noqa: PLR0913, PLR0917 - a kernel has no other way to b
 
 
 @triton.jit
+@no_type_check
 def _add_gated_kernel(  # noqa: PLR0913, PLR0917
     x,
     update,
@@ -71,6 +75,7 @@ def _add_gated_kernel(  # noqa: PLR0913, PLR0917
 
 
 @triton.jit
+@no_type_check
 def _norm_rotate_kernel(  # noqa: PLR0913, PLR0917
     x,
     weight,
@@ -115,7 +120,7 @@ def modulate(
     out, dim = torch.empty_like(x), x.shape[2]
     places = _places(shift, lengths)
     _modulate_kernel[(x.shape[0] * x.shape[1],)](
-        x, shift, scale, out, x.shape[1], lengths[0], dim, *places, eps, BLOCK=_block(dim)
+        x, shift, scale, out, x.shape[1], lengths[0], dim, *places, eps, **row_options(dim)
     )
     return out
 
@@ -126,8 +131,9 @@ def add_gated(
     """`plain.add_gated` in one kernel."""
     x, update, gate = x.contiguous(), update.contiguous(), gate.contiguous()
     out, dim = torch.empty_like(x), x.shape[2]
+    places = _places(gate, lengths)
     _add_gated_kernel[(x.shape[0] * x.shape[1],)](
-        x, update, gate, out, x.shape[1], lengths[0], dim, *_places(gate, lengths), BLOCK=_block(dim)
+        x, update, gate, out, x.shape[1], lengths[0], dim, *places, **row_options(dim)
     )
     return out
 
@@ -146,8 +152,19 @@ def norm_rotate(
         x = x.contiguous()
     out = torch.empty((b, n, dim), dtype=x.dtype, device=x.device)
     scale, stride = weight.float(), x.stride(1)
-    _norm_rotate_kernel[(b * n,)](x, scale, cos, sin, out, n, stride, dim, half, eps, BLOCK=_block(dim // 2))
+    _norm_rotate_kernel[(b * n,)](x, scale, cos, sin, out, n, stride, dim, half, eps, **row_options(dim // 2, each=2))
     return out.view(b, n, dim // (2 * half), 2 * half)
+
+
+def warps_for(width: int) -> Any:
+    """Warps that share a row, 4 to 16: a thread holds about 32 numbers of a wide one, so that all stay in registers."""
+    return min(max(width // 1024, 4), 16)
+
+
+def row_options(count: int, each: int = 1) -> dict[str, Any]:
+    """What a kernel is compiled for that handles rows of `count` places, each of as many numbers."""
+    block = triton.next_power_of_2(count)
+    return {"BLOCK": block, "num_warps": warps_for(each * block)}
 
 
 def _places(rows: Float[Tensor, "b2 s d"], lengths: Sequence[int]) -> tuple[int, int]:
@@ -155,8 +172,3 @@ def _places(rows: Float[Tensor, "b2 s d"], lengths: Sequence[int]) -> tuple[int,
     b, s, dim = rows.shape
     assert s == len(lengths) <= MAX_STRETCHES, (s, lengths)
     return (s * dim if b > 1 else 0), (dim if s > 1 else 0)
-
-
-def _block(width: int) -> Any:
-    """The power of two that holds a row; a compile-time constant to the kernel."""
-    return triton.next_power_of_2(width)

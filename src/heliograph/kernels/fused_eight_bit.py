@@ -4,7 +4,7 @@ The end of both kernels is the same four lines: a function called by a kernel ca
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, no_type_check
 
 import torch
 import triton
@@ -13,9 +13,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from heliograph.kernels.eight_bit import FORMAT, LARGEST, SMALLEST_SCALE, EightBit
+from heliograph.kernels.fused import row_options
 
 
 @triton.jit
+@no_type_check
 def _quantise_kernel(
     x,
     out,
@@ -40,6 +42,7 @@ def _quantise_kernel(
 
 
 @triton.jit
+@no_type_check
 def _modulate_quantise_kernel(  # noqa: PLR0913, PLR0917
     x,
     shift,
@@ -97,7 +100,7 @@ def modulate_quantise(
     places = (s * dim if b2 > 1 else 0), (dim if s > 1 else 0)
     _modulate_quantise_kernel[(b * n,)](
         *(x, shift, scale, out, scales, n, lengths[0], dim, *places, eps, LARGEST, SMALLEST_SCALE),
-        BLOCK=_block(dim),
+        **row_options(dim),
     )
     return EightBit(out, scales, x.dtype)
 
@@ -107,7 +110,7 @@ def _by_rows(x: Float[Tensor, "b n d"], dtype: torch.dtype, *, has_gelu: Any) ->
     out, scales = _empty(x)
     dim = x.shape[2]
     _quantise_kernel[(x.shape[0] * x.shape[1],)](
-        x, out, scales, dim, LARGEST, SMALLEST_SCALE, HAS_GELU=has_gelu, BLOCK=_block(dim)
+        x, out, scales, dim, LARGEST, SMALLEST_SCALE, HAS_GELU=has_gelu, **row_options(dim)
     )
     return EightBit(out, scales, dtype)
 
@@ -115,8 +118,3 @@ def _by_rows(x: Float[Tensor, "b n d"], dtype: torch.dtype, *, has_gelu: Any) ->
 def _empty(x: Float[Tensor, "b n d"]) -> tuple[Tensor, Float[Tensor, "b n 1"]]:
     scales = torch.empty((*x.shape[:2], 1), dtype=torch.float32, device=x.device)
     return torch.empty_like(x, dtype=FORMAT), scales
-
-
-def _block(width: int) -> Any:
-    """Power of two that a row fits into."""
-    return triton.next_power_of_2(width)

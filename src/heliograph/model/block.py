@@ -45,6 +45,7 @@ class TextSource:
     projected: Float[Tensor, "b l d"] | None
     memo: Memo
 
+    @torch.compiler.disable()  # compiled once for all blocks, not for every index and every state of a memo
     def keys(self, attention: CrossAttention) -> TextKeys:
         """Keys and values of this block, from the memo where it has them."""
         return self.memo.recall(("keys", self.block), lambda: self._make(attention))

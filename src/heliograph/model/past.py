@@ -69,12 +69,14 @@ class Past:
         """Tokens at the front whose rows need not be made."""
         return self.length if self.is_constant else 0
 
+    @torch.compiler.disable()  # compiled once for all blocks, not for every state of a memo
     def known(self, make: Callable[[], Rows]) -> Rows | None:
         """Rows of the history from an earlier forward; `make` makes them where they are constant but not known yet."""
         if self.is_left_out:
             return self.memo.recall(("reused", self.reuse, self.block), _never)
         return self.memo.recall(CONSTANT, make) if self.is_constant else None
 
+    @torch.compiler.disable()
     def note(self, rows: Rows) -> None:
         """Remember what later forwards will take over from these rows of all tokens."""
         if self.reuse is not None and self.length > 0:

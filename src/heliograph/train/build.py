@@ -248,7 +248,7 @@ def _open_cache(names: Sequence[str], config: TrainConfig, drawing: Drawing, bes
     if (info.height, info.width) != config.size:
         raise DataError(f"{folder} holds {info.height}x{info.width}, {config.name} trains on {config.size}; see --size")
     encoder = beside.text(torch.float32)
-    open_source = partial(WorldCacheSource, folder, MIX, drawing, config.selection)
+    open_source = partial(WorldCacheSource, folder, MIX, drawing, config.selection, device=beside.device)
     if config.trains_text:
         return open_source(tokens=partial(tokens_of, encoder))
     return open_source(text=lambda captions: encoder.encode(captions).embedding)

@@ -156,13 +156,19 @@ def add_noise(
 
 def blur(past: Float[Tensor, "b c p h w"], min_size: float, generator: torch.Generator) -> Float[Tensor, "b c p h w"]:
     """Shrunk and enlarged again, each group of frames by a fraction of its own, uniform in [min_size, 1)."""
-    groups = frame_groups(past.shape[2])
-    fractions = uniform((past.shape[0], len(groups)), generator, past.device, min_size).tolist()
-    samples = [
-        torch.cat([_resample(x, fraction) for x, fraction in zip(sample.split(groups, dim=1), row, strict=True)], dim=1)
-        for sample, row in zip(past, fractions, strict=True)
-    ]
-    return torch.stack(samples)
+    (h, w), groups = past.shape[3:], frame_groups(past.shape[2])
+    lengths = torch.tensor(groups, device=past.device)
+    fractions = (
+        uniform((len(past), len(groups)), generator, past.device, min_size).repeat_interleave(lengths, dim=1).double()
+    )
+    sizes = torch.stack([(fractions * side).round().long() for side in (h, w)], dim=-1)
+    frames = rearrange(past, "b c p h w -> b p c h w")
+    blurred = torch.empty_like(frames)
+    # Fractions are many and sizes few: all frames that become equally small go together.
+    for size in sizes.flatten(0, 1).unique(dim=0):
+        rows = (sizes == size).all(dim=-1)
+        blurred[rows] = _resample(frames[rows], (int(size[0]), int(size[1])))
+    return rearrange(blurred, "b p c h w -> b c p h w")
 
 
 def expose(
@@ -196,11 +202,8 @@ def _is_there(past: Float[Tensor, "b c p h w"]) -> Bool[Tensor, "b 1 p 1 1"]:
     return reduce(past.abs(), "b c p h w -> b 1 p 1 1", "max") > 0
 
 
-def _resample(frames: Float[Tensor, "c p h w"], fraction: float) -> Float[Tensor, "c p h w"]:
-    """Bilinear, antialiased resize to `fraction` of height and width, and back."""
-    _, _, h, w = frames.shape
-    small = (round(fraction * h), round(fraction * w))
-    pictures = rearrange(frames, "c p h w -> p c h w")
-    for size in (small, (h, w)):
-        pictures = F.interpolate(pictures, size=size, mode="bilinear", antialias=True)
-    return rearrange(pictures, "p c h w -> c p h w")
+def _resample(frames: Float[Tensor, "n c h w"], small: tuple[int, int]) -> Float[Tensor, "n c h w"]:
+    """Bilinear, antialiased resize to the size `small`, and back."""
+    for size in (small, (frames.shape[2], frames.shape[3])):
+        frames = F.interpolate(frames, size=size, mode="bilinear", antialias=True)
+    return frames

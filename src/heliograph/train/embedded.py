@@ -110,6 +110,16 @@ SETTLE = replace(
 """Stage 2 again, on everything, gently, with many first chunks and a second look at them: where a subject begins, and
 so where it goes, is decided there. Without them what the crossings taught was unlearned within 1,500 steps."""
 
+WHOLE = replace(
+    SETTLE,
+    name="embedded-whole",
+    stage=replace(SETTLE.stage, optimiser=Optimiser(2e-3, (0.9, 0.98), 1e-2, has_muon=True)),
+    loop=replace(SETTLE.loop, max_steps=5000, warmup_steps=100, checkpoint_every=1000, seed=58),
+    batch_size=256,
+    ema=EmaConfig(0.998, 500),
+)
+"""Stage 2 on a GPU, all that the phases above show one after another at once: there a large batch costs no time."""
+
 ODE = replace(
     ADAPT,
     name="embedded-ode",
@@ -150,6 +160,7 @@ EMBEDDED = (
     MOTION,
     CROSSINGS,
     SETTLE,
+    WHOLE,
     ODE,
     replace(GAN, name="embedded-dmd", stage=replace(GAN_STAGE, gan=None)),
     GAN,

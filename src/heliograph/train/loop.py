@@ -218,7 +218,7 @@ class Trainer:
         for number, draws in enumerate(parts):
             # Numbered over all processes: each part of a step draws its own numbers, whoever computes it.
             part = number * self.parallel.world + self.parallel.rank
-            generator = self._seeds.generator(f"loss/{self.step}/{name}/{part}")
+            generator = self._seeds.generator_on(self.parallel.device, f"loss/{self.step}/{name}/{part}")
             with self._run.accumulating(more_follow=number + 1 < len(parts)):
                 with torch.autocast(
                     self.parallel.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"

@@ -25,7 +25,7 @@ from heliograph.model.transformer import HeliosTransformer3DModel
 from heliograph.presets import DISTILLED, MID
 from heliograph.rollout import Conditioning
 from heliograph.sample import Denoiser, Sampler, denoise_chunk
-from heliograph.seeds import RequestSeeds, Seeds
+from heliograph.seeds import RequestSeeds, RolloutSeeds
 from heliograph.shapes import CHUNK_LATENTS
 from heliograph.train.draw import integers
 from heliograph.train.network import Given, VelocityOf, denoise
@@ -73,6 +73,13 @@ class OdePairs:
             for levels in zip(*(pair.chunks for pair in pairs), strict=True)
         ]
         return cls(torch.cat([pair.text for pair in pairs]), tuple(trails))
+
+    def row(self, row: int) -> "OdePairs":
+        """The paths of one prompt of a batch."""
+        chunks = tuple(
+            tuple(replace(trail, states=trail.states[:, row : row + 1]) for trail in trails) for trails in self.chunks
+        )
+        return OdePairs(self.text[row : row + 1], chunks)
 
     def to_tensors(self) -> dict[str, Tensor]:
         """Everything under names, for a safetensors file."""
@@ -129,7 +136,7 @@ class OdeConfig:
 
 @torch.no_grad()
 def teacher_trails(
-    denoiser: Denoiser, history: History, conditioning: Conditioning, plan: OdePlan, seeds: Seeds
+    denoiser: Denoiser, history: History, conditioning: Conditioning, plan: OdePlan, seeds: RolloutSeeds
 ) -> Iterator[tuple[LevelTrail, ...]]:
     """The teacher's rollout from `history`, chunk after chunk, as trails of every level."""
     for chunk in range(plan.num_chunks):

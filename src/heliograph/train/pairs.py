@@ -23,6 +23,7 @@ from heliograph.errors import OutputError
 from heliograph.media.target import write_whole
 from heliograph.memory import History
 from heliograph.model.denoiser import TransformerDenoiser
+from heliograph.seeds import SeedsOfMany
 from heliograph.shapes import LATENT_STRIDE
 from heliograph.text import check_prompt
 from heliograph.train.ode import OdePairs, OdePlan, prompt_seeds, teacher_trails
@@ -87,16 +88,20 @@ def make_pairs(
     size: Size,
     *,
     seed: int = 0,
+    batch_size: int = 1,
     on_pair: Callable[[int], None] | None = None,
 ) -> int:
     """Make the missing files of `output`, one for each prompt; returns how many were made now.
 
-    A file depends on its prompt, the seed and the plan alone, whatever was made before.
+    A file depends on its prompt, the seed and the plan alone, whatever was made before or, but for rounding, together
+    with it: `batch_size` prompts go through the teacher at once.
 
     Raises:
-        DataError: `output` holds pairs of another teacher, size or seed.
+        DataError: `output` holds pairs of another teacher, size or seed, or the batch is empty.
         OutputError: the disk is full or fails.
     """
+    if batch_size < 1:
+        raise DataError(f"batch_size={batch_size} makes nothing; use 1 or more")
     try:
         (output / PAIRS_FOLDER).mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -106,30 +111,35 @@ def make_pairs(
         output,
         PairsInfo(teacher.model, size, plan.num_chunks, seed, sampler.steps, sampler.guidance.scale, teacher.negative),
     )
-    made = 0
-    for number, prompt in enumerate(prompts):
-        file = output / PAIRS_FOLDER / f"{number:05}.safetensors"
-        if _prompt_of(file) != prompt:
-            pairs = trace(prompt, teacher, plan, size, seed)
+    files = [output / PAIRS_FOLDER / f"{number:05}.safetensors" for number in range(len(prompts))]
+    missing = [(file, prompt) for file, prompt in zip(files, prompts, strict=True) if _prompt_of(file) != prompt]
+    done = len(prompts) - len(missing)
+    if on_pair is not None and done:
+        on_pair(done)
+    for first in range(0, len(missing), batch_size):
+        together = missing[first : first + batch_size]
+        traced = trace([prompt for _, prompt in together], teacher, plan, size, seed)
+        for (file, prompt), pairs in zip(together, traced, strict=True):
             write_whole(file, save(pairs.to_tensors(), metadata={"prompt": prompt}))
-            made += 1
-        if on_pair is not None:
-            on_pair(number + 1)
-    return made
+            done += 1
+            if on_pair is not None:
+                on_pair(done)
+    return len(missing)
 
 
-def trace(prompt: str, teacher: Teacher, plan: OdePlan, size: Size, seed: int) -> OdePairs:
-    """The teacher's paths for one prompt, from text alone, on the CPU; noise of the prompt's own."""
-    denoiser = teacher.denoiser
-    text = teacher.encode(prompt)
+def trace(prompts: Sequence[str], teacher: Teacher, plan: OdePlan, size: Size, seed: int) -> list[OdePairs]:
+    """The teacher's paths for some prompts, from text alone, on the CPU; noise of each prompt's own."""
+    denoiser, count = teacher.denoiser, len(prompts)
+    text = torch.cat([teacher.encode(prompt) for prompt in prompts])
     channels = denoiser.transformer.config["in_channels"]
     cells = (size[0] // teacher.stride, size[1] // teacher.stride)
-    history = History.empty((1, channels, *cells), teacher.memory, denoiser.device)
-    conditioning = prompted(denoiser, text, teacher.encode(teacher.negative))
-    seeds = prompt_seeds(seed, prompt, denoiser.device)
+    history = History.empty((count, channels, *cells), teacher.memory, denoiser.device)
+    conditioning = prompted(denoiser, text, teacher.encode(teacher.negative).expand(count, -1, -1))
+    seeds = SeedsOfMany([prompt_seeds(seed, prompt, denoiser.device) for prompt in prompts])
     trails = tuple(teacher_trails(denoiser, history, conditioning, plan, seeds))
     tensors = OdePairs(text, trails).to_tensors()
-    return OdePairs.from_tensors({name: tensor.float().cpu() for name, tensor in tensors.items()})
+    pairs = OdePairs.from_tensors({name: tensor.float().cpu() for name, tensor in tensors.items()})
+    return [pairs.row(row) for row in range(count)]
 
 
 class PairSource:

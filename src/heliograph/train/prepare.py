@@ -1,5 +1,6 @@
 """The verb `prepare`: a source and a model to a folder that `train` takes."""
 
+import math
 import sys
 import time
 from dataclasses import dataclass, replace
@@ -9,11 +10,20 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from heliograph.checkpoint import ModelFolder, latent_stride, load_transformer, native_memory, native_size, open_model
+from heliograph.checkpoint import (
+    ModelFolder,
+    latent_stride,
+    load_transformer,
+    native_memory,
+    native_size,
+    open_model,
+    tensor_table,
+)
 from heliograph.config import Guidance
 from heliograph.data.clips import SIZES, ClipRecord, ClipRules, DataError, Size
 from heliograph.data.prepare import Encoders, Prepared, prepare
 from heliograph.data.shards import SKIPPED_FILE
+from heliograph.engine.placement import LARGE_PARAMETERS
 from heliograph.model.denoiser import TransformerDenoiser
 from heliograph.seeds import check_seed
 from heliograph.text import TextEncoder, load_text_encoder
@@ -44,6 +54,7 @@ class PrepareOptions:
     guidance_scale: float | None
     negative_prompt: str | None
     chunks: int | None
+    batch_size: int
     quiet: bool
 
 
@@ -106,8 +117,7 @@ def _prepare_pairs(options: PrepareOptions, parallel: Parallel) -> list[str]:
     folder = open_model(options.model)
     size = options.sizes[0] if options.sizes else native_size(folder.path)
     text = _text_encoder(folder, parallel.device)
-    dtype = torch.bfloat16 if parallel.device.type == "cuda" else torch.float32
-    network = load_transformer(folder, dtype, parallel.device)
+    network = load_transformer(folder, pairs_dtype(folder, parallel.device), parallel.device)
     if parallel.device.type == "cpu":
         network.run_lean()
     teacher = Teacher(
@@ -126,6 +136,7 @@ def _prepare_pairs(options: PrepareOptions, parallel: Parallel) -> list[str]:
             pair_plan(options),
             size,
             seed=options.seed,
+            batch_size=options.batch_size,
             on_pair=lambda done: counter.tick(done, len(prompts), prompts[done - 1]),
         )
     return [] if options.quiet else [f"{options.output}: pairs of {len(prompts)} prompts, {made} of them new"]
@@ -140,6 +151,13 @@ def pair_plan(options: PrepareOptions) -> OdePlan:
         guidance=plan.teacher.guidance if options.guidance_scale is None else Guidance(options.guidance_scale),
     )
     return replace(plan, teacher=teacher, num_chunks=plan.num_chunks if options.chunks is None else options.chunks)
+
+
+def pairs_dtype(folder: ModelFolder, device: torch.device) -> torch.dtype:
+    """Of a teacher's weights: half precision for a large one on a GPU; a small one gains nothing by rounding."""
+    table = tensor_table(folder.part("transformer"))
+    is_large = sum(math.prod(info.shape) for info in table.values()) > LARGE_PARAMETERS
+    return torch.bfloat16 if device.type == "cuda" and is_large else torch.float32
 
 
 def _text_encoder(folder: ModelFolder, device: torch.device) -> TextEncoder:

@@ -1,0 +1,591 @@
+"""Many items of docs/gpu_todo.md in one process, in order of worth, within a time that is given.
+
+python bench/gpu_session.py results --seconds 280                            # one H100 or H200, the 14B shape
+python bench/gpu_session.py results --seconds 280 --only facts,exact,errors
+python bench/gpu_session.py results --seconds 900 --shapes small --device cpu   # tries that everything runs
+
+Starting Python and filling 28 GB with random weights take longer than many a measurement, so both are done once. Every
+item writes its JSON and its table as soon as it is measured, and one line into `summary.txt`; an item that fails leaves
+its traceback and the next one begins; one that would take longer than what is left is left out. Approximations are made
+on modules of their own over the same tensors, so the exact model and diffusers stay as they are to the end.
+"""
+
+import argparse
+import gc
+import json
+import shutil
+import signal
+import sys
+import sysconfig
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import FrameType
+from typing import Any
+
+import psutil
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from heliograph.autoencoder import FastAutoencoder
+from heliograph.bench.kernels import RELEASED, SMALL, Timing, seconds_of, time_kernels
+from heliograph.bench.report import Figures, Report, machine_facts
+from heliograph.bench.roofline import rates_of
+from heliograph.bench.run import Run, in_turn, make_ours, timed
+from heliograph.bench.subject import (
+    SHAPES,
+    Asked,
+    RandomTexts,
+    Subject,
+    approximated,
+    random_subject,
+    random_transformer,
+)
+from heliograph.bench.theirs import MakeTheirs, their_transformer
+from heliograph.config import EXACT, MemoryConfig, SpeedConfig
+from heliograph.engine.needs import NetworkSizes
+from heliograph.engine.placement import Plan
+from heliograph.engine.tuning import approximate, tune, tuned_denoiser
+from heliograph.errors import UserError
+from heliograph.kernels import fused
+from heliograph.media.target import write_whole
+from heliograph.memory import History, Tier, Tiers
+from heliograph.model.denoiser import Condition, TransformerDenoiser
+from heliograph.model.transformer import HeliosTransformer3DModel
+from heliograph.request import chosen_sampler
+
+ONE, TWO = (1, 1, 1), (2, 2, 2)
+"""Steps on each level: those of the published frame rate, and those of the released scripts."""
+
+GRACE_SECONDS = 20.0
+"""How much longer than it was thought to an item may take before it is stopped, where the time as a whole allows."""
+
+ERROR_BLOCKS = 4
+"""Blocks of the network that is compared with float32: the width and the lengths are those of the shape."""
+
+
+class OutOfTimeError(Exception):
+    """An item took longer than it may."""
+
+
+@dataclass
+class Bench:
+    """What items share: the weights, where results go, and the figures measured so far."""
+
+    folder: Path
+    shape: str
+    device: torch.device
+    chunks: int
+    rounds: int
+    by_blocks: bool
+    ends: float
+    figures: dict[str, Figures] = field(default_factory=dict)
+
+    @cached_property
+    def exact(self) -> Subject:
+        """The model at one step a level, not approximated; made when it is first asked for."""
+        return random_subject(self.shape, str(self.device), torch.bfloat16, Asked(ONE))
+
+    @property
+    def seconds_left(self) -> float:
+        """Until the session has to end."""
+        return self.ends - time.monotonic()
+
+    def write(self, name: str, values: dict[str, Any]) -> None:
+        """Keep the figures of an item."""
+        values = {"command": " ".join(["python", *sys.argv]), **values}
+        write_whole(self.folder / f"{name}.json", json.dumps(values, indent=2, default=str).encode() + b"\n")
+
+    def say(self, line: str) -> None:
+        """One line for people, on the screen and in the summary."""
+        print(line, flush=True)
+        with (self.folder / "summary.txt").open("a") as file:
+            file.write(line + "\n")
+
+    def measure(self, name: str, subject: Subject, theirs: tuple[str, MakeTheirs] | None = None) -> None:
+        """Ours, and in turn theirs where they are given, A-B-B-A after one run of each to warm up.
+
+        `theirs` come with their name, and always run the exact model.
+        """
+        works: dict[str, Callable[[], Run]] = {"heliograph": partial(timed, make_ours, subject, self.chunks)}
+        if theirs is not None:
+            works[theirs[0]] = partial(timed, theirs[1], subject, self.chunks)
+        warming = {}
+        for engine, work in works.items():
+            start = time.monotonic()
+            work()
+            warming[engine] = time.monotonic() - start
+        results = in_turn(list(works.values()), self.rounds)
+        found = tuple(Figures.of(engine, runs) for engine, runs in zip(works, results, strict=True))
+        report = Report(subject, found, self.rounds, self.chunks, ("python", *sys.argv))
+        steps = ",".join(map(str, subject.sampler.steps))
+        others = {key: value for key, value in self.figures.items() if key.endswith(steps)}
+        ratios = {key: _ratios(found[0], other) for key, other in others.items()}
+        extra = {
+            "warming_up_seconds": warming,
+            "ratios_to_earlier_items": ratios,
+            # Peaks have these in them where the subject runs on other weights.
+            "bytes_of_exact_weights_not_used": _unused_bytes(self.exact.transformer, subject.transformer),
+        }
+        self.write(name, {**report.as_json(), **extra})
+        write_whole(self.folder / f"{name}.txt", ("\n".join(report.lines()) + "\n").encode())
+        for figures in found:
+            self.say(f"{name:<14}{_line(figures)}")
+        if report.ratios:
+            self.say(f"{name:<14}times as fast: " + ", ".join(f"{k} {v:.2f}" for k, v in report.ratios.items()))
+        for key, ratio in ratios.items():
+            self.say(f"{name:<14}{ratio['steady chunk']:.2f} times as fast as {key}, {ratio['end to end']:.2f} in all")
+        if not subject.engine.approximations and "runner" not in name:
+            self.figures[f"heliograph exact {steps}"] = found[0]
+        if theirs is not None:
+            self.figures[f"{theirs[0]} {steps}"] = found[1]
+
+
+def _unused_bytes(exact: HeliosTransformer3DModel, used: HeliosTransformer3DModel) -> int:
+    """Of the exact model's weights that stay in memory, those that the other has replaced."""
+    kept = {parameter.data_ptr() for parameter in used.parameters()}
+    return sum(p.numel() * p.dtype.itemsize for p in exact.parameters() if p.data_ptr() not in kept)
+
+
+def _ratios(ours: Figures, other: Figures) -> dict[str, float]:
+    """How many times faster than figures of an earlier item, which were not measured in turn with these."""
+    return {
+        "end to end": ours.frames_per_second.median / other.frames_per_second.median,
+        "steady chunk": other.chunk.median / ours.chunk.median,
+        "transformer": other.transformer.median / ours.transformer.median,
+        "decode": other.decode.median / ours.decode.median,
+        "first frame": other.first_frames.median / ours.first_frames.median,
+    }
+
+
+def _line(figures: Figures) -> str:
+    chunk, transformer, decode, rest, first = (
+        1000 * spread.median
+        for spread in (figures.chunk, figures.transformer, figures.decode, figures.rest, figures.first_frames)
+    )
+    return (
+        f"{figures.name:<20}{figures.frames_per_second.median:6.1f} frames/s, chunk {chunk:.0f} ms = transformer "
+        f"{transformer:.0f} + decode {decode:.0f} + rest {rest:.0f}, first frames {first:.0f} ms, "
+        f"{figures.device_bytes / 1e9:.1f} GB"
+    )
+
+
+def at(subject: Subject, steps: tuple[int, ...]) -> Subject:
+    """The same with other steps on each level."""
+    return replace(subject, sampler=chosen_sampler(subject.engine.sampler, steps))
+
+
+def twin(network: HeliosTransformer3DModel) -> HeliosTransformer3DModel:
+    """The same tensors in modules of their own: what is put in the place of a module there stays there."""
+    shared: dict[int, Any] = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
+    return deepcopy(network, shared)
+
+
+def plan_of(network: HeliosTransformer3DModel, device: torch.device) -> Plan:
+    """Everything on the device."""
+    return Plan("whole", str(device), str(device), torch.bfloat16, len(network.blocks), 0, 0)
+
+
+def other(subject: Subject, speed: SpeedConfig) -> Subject:
+    """A twin of the subject that runs as `speed` says."""
+    network = twin(subject.transformer)
+    denoiser = tuned_denoiser(network, plan_of(network, subject.device), replace(speed, fp8=False, history_reuse="off"))
+    return approximated(replace(subject, engine=replace(subject.engine, denoiser=denoiser)), speed)
+
+
+def facts(bench: Bench) -> None:
+    """Name, versions, memory, bandwidth of copies, rate of a large product."""
+    is_gpu = bench.device.type == "cuda"
+    size, numbers = (8192, 2**30) if is_gpu else (256, 2**20)
+    x, y = (torch.randn(size, size, device=bench.device).bfloat16() for _ in range(2))
+    source = torch.empty(numbers, dtype=torch.bfloat16, device=bench.device).normal_()
+    target = torch.empty_like(source)
+    product = seconds_of(lambda: x @ y, bench.device)
+    copy = seconds_of(lambda: target.copy_(source), bench.device, rounds=5)
+    values: dict[str, Any] = {
+        **machine_facts(bench.device),
+        "c_compiler": next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None),  # Triton takes both
+        "has_python_headers": (Path(sysconfig.get_path("include")) / "Python.h").exists(),
+        "matmul_size": size,
+        "matmul_flops_per_second": 2 * size**3 / product,
+        "copy_bytes_per_second": 2 * 2 * numbers / copy,
+    }
+    if is_gpu:
+        free, total = torch.cuda.mem_get_info(bench.device)
+        here = torch.empty(numbers // 4, dtype=torch.bfloat16, pin_memory=True)
+        part = source[: numbers // 4]
+        for way, run in (
+            ("to_host", lambda: here.copy_(part, non_blocking=True)),
+            ("to_device", lambda: part.copy_(here, non_blocking=True)),
+        ):
+            values[f"{way}_bytes_per_second"] = 2 * here.numel() / seconds_of(run, bench.device, rounds=5)
+        values |= {
+            "free_bytes": free,
+            "total_bytes": total,
+            "capability": torch.cuda.get_device_capability(bench.device),
+            "cuda": torch.version.cuda,
+            "cudnn": torch.backends.cudnn.version(),
+        }
+    bench.write("facts", values)
+    rate, speed = values["matmul_flops_per_second"] / 1e12, values["copy_bytes_per_second"] / 1e9
+    bench.say(f"{values['device']}, torch {values['torch']}: {rate:.1f} TFLOP/s in bfloat16, copies {speed:.0f} GB/s")
+
+
+def exact(bench: Bench) -> None:
+    """Ours beside diffusers as PyTorch runs it by itself."""
+    bench.measure("exact-111", bench.exact, ("diffusers", MakeTheirs(bench.exact)))
+
+
+def exact_222(bench: Bench) -> None:
+    """Ours at the released schedule."""
+    bench.measure("exact-222", at(bench.exact, TWO))
+
+
+def compiled(bench: Bench) -> None:
+    """Ours beside diffusers compiled, at both schedules; a size is compiled when it is first met."""
+    was_searching = torch.backends.cudnn.benchmark
+    try:
+        theirs = MakeTheirs(bench.exact, is_compiled=True, by_blocks=bench.by_blocks)
+        name = f"diffusers compiled{' by blocks' if bench.by_blocks else ''}"
+        bench.measure("compiled-111", bench.exact, (name, theirs))
+        bench.measure("compiled-222", at(bench.exact, TWO), (name, theirs))
+    finally:
+        torch.backends.cudnn.benchmark = was_searching
+
+
+@torch.no_grad()
+def errors(bench: Bench) -> None:
+    """How far ours and theirs, both in bfloat16, are from float32 in one forward on each level; and decodes."""
+    device, shape = bench.device, SHAPES[bench.shape]
+    network = random_transformer({**shape.transformer, "num_layers": ERROR_BLOCKS}, device, torch.bfloat16)
+    plan = plan_of(network, device)
+    tune(network, plan, EXACT)
+    theirs = their_transformer(network, device)
+    wide = deepcopy(theirs).float()
+    rounded = twin(network)
+    approximate(rounded, plan, SpeedConfig(fp8=True))
+    ways = {
+        "eager": TransformerDenoiser(network, device),
+        "default runner": tuned_denoiser(network, plan, EXACT),
+        "fp8": TransformerDenoiser(rounded, device),
+    }
+    tiers, text, (height, width) = *_inputs(bench, network), (side // 8 for side in shape.size)
+    conditions = {name: Condition(way.prompt(text), way.context(tiers)) for name, way in ways.items()}
+    rows = []
+    for level in range(3):
+        size, timestep = (1, 16, 9, height >> (2 - level), width >> (2 - level)), 900.0 - 300 * level
+        x = torch.randn(size, generator=torch.Generator().manual_seed(level)).to(device)
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            want = _called(wide, x, timestep, text, tiers, torch.float32)
+        got = {name: way(x, timestep, conditions[name]) for name, way in ways.items()}
+        again = ways["default runner"](x, timestep, conditions["default runner"])
+        got["diffusers"] = _called(theirs, x, timestep, text, tiers, torch.bfloat16)
+        row: dict[str, Any] = {name: _error(each, want) for name, each in got.items()}
+        row["runner_equals_eager"] = torch.equal(got["default runner"], got["eager"])
+        row["replay_equals_first_call"] = torch.equal(again, got["default runner"])
+        row["is_no_worse_than_diffusers"] = row["default runner"] <= row["diffusers"]
+        rows.append({"timestep": timestep, "size": size, **row})
+        bench.say(f"errors level {level}: " + ", ".join(f"{k} {v:.3g}" for k, v in row.items()))
+    values: dict[str, Any] = {**machine_facts(device), "blocks": ERROR_BLOCKS, "relative_errors": rows}
+    bench.write("errors", values)
+    values["decode"] = _decode_error(bench)
+    bench.write("errors", values)
+    bench.say(f"errors decode: {values['decode']}")
+
+
+def _inputs(bench: Bench, network: HeliosTransformer3DModel) -> tuple[Tiers, Tensor]:
+    """A full history of random latents and a text of full length."""
+    height, width = (side // 8 for side in SHAPES[bench.shape].size)
+    generator = torch.Generator().manual_seed(7)
+    latents, anchor = (torch.randn(1, 16, count, height, width, generator=generator) for count in (19, 1))
+    history = History(latents.to(bench.device), anchor.to(bench.device), 3, MemoryConfig())
+    texts = RandomTexts(network.config["text_dim"], torch.bfloat16, bench.device)
+    return history.tiers(9), texts.encode([""]).embedding
+
+
+def _called(network: Any, x: Tensor, timestep: float, text: Tensor, tiers: Tiers, dtype: torch.dtype) -> Tensor:
+    """Their network's velocity for inputs that were rounded to bfloat16 once, as ours are."""
+
+    def brought(latents: Tensor) -> Tensor:
+        return latents.bfloat16().to(dtype)
+
+    def named(name: str, tier: Tier) -> dict[str, Tensor]:
+        frames = torch.tensor([tier.frames], device=x.device)
+        return {f"indices_latents_history_{name}": frames, f"latents_history_{name}": brought(tier.latents)}
+
+    return network(
+        hidden_states=brought(x),
+        timestep=torch.tensor([int(timestep)], device=x.device),
+        encoder_hidden_states=text.to(dtype),
+        indices_hidden_states=torch.tensor([tiers.chunk_frames], device=x.device),
+        **named("short", tiers.short),
+        **named("mid", tiers.mid),
+        **named("long", tiers.long),
+        return_dict=False,
+    )[0].float()
+
+
+def _error(got: Tensor, want: Tensor) -> float:
+    """Root mean square of the difference over that of what is wanted."""
+    return float((got - want).square().mean().sqrt() / want.square().mean().sqrt())
+
+
+def _decode_error(bench: Bench) -> dict[str, Any]:
+    """Of the decoder that runs by itself, and of the library's in the precision that it runs in, against float32."""
+    codec, (height, width) = bench.exact.engine.codec, SHAPES[bench.shape].size
+    z = torch.randn(1, 16, 9, height // 8, width // 8, generator=torch.Generator().manual_seed(1)).to(bench.device)
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        want = codec.autoencoder.decode(z).sample
+    got = {"library": codec.autoencoder.decode(z).sample}
+    if codec.decoder is not None:
+        got[type(codec.decoder).__name__] = codec.decoder.decode(z).float()
+    return {
+        name: {"relative_error": _error(frames, want), "is_finite": bool(frames.isfinite().all())}
+        for name, frames in got.items()
+    }
+
+
+def fp8(bench: Bench) -> None:
+    """Products in 8-bit floating point alone, at both schedules."""
+    subject = other(bench.exact, SpeedConfig(fp8=True))
+    bench.measure("fp8-111", subject)
+    bench.measure("fp8-222", at(subject, TWO))
+
+
+def profile(bench: Bench) -> None:
+    """Where the device's time goes in two chunks of ours."""
+    timed(make_ours, bench.exact, 2)
+    is_gpu = bench.device.type == "cuda"
+    activities = torch.profiler.ProfilerActivity
+    with torch.profiler.profile(activities=[activities.CUDA] if is_gpu else [activities.CPU]) as profiler:
+        timed(make_ours, bench.exact, 2)
+    name = "self_device_time_total" if is_gpu else "self_cpu_time_total"
+    found = [(getattr(event, name) / 1e6, event.count, event.key) for event in profiler.key_averages()]
+    rows = [{"seconds": s, "calls": n, "name": key} for s, n, key in sorted(found, reverse=True)[:60] if s > 0]
+    bench.write("profile", {**machine_facts(bench.device), "chunks": 2, "rows": rows})
+    for row in rows[:12]:
+        bench.say(f"profile {1000 * row['seconds']:9.1f} ms {row['calls']:>6} calls  {row['name'][:80]}")
+
+
+def fast(bench: Bench) -> None:
+    """Everything that is approximated, at both schedules: 8-bit attention where a kernel is installed and works."""
+    with _small_decoder() as file:
+        speed = SpeedConfig(mode="fast", history_reuse="chunk", decoder=file)
+        try:
+            subject = other(bench.exact, speed)
+        except UserError as error:
+            bench.say(f"fast: without 8-bit attention ({error})")
+            subject = other(bench.exact, replace(speed, attention8=False))
+    bench.measure("fast-111", subject)
+    bench.measure("fast-222", at(subject, TWO))
+
+
+def reuse(bench: Bench) -> None:
+    """The history's keys and values kept through a chunk, alone."""
+    bench.measure("reuse-111", other(bench.exact, SpeedConfig(history_reuse="chunk")))
+
+
+def decoder(bench: Bench) -> None:
+    """The small decoder alone, with random weights."""
+    with _small_decoder() as file:
+        subject = other(bench.exact, SpeedConfig(decoder=file))
+    bench.measure("decoder-111", subject)
+
+
+@contextmanager
+def _small_decoder() -> Iterator[Path]:
+    """A file with random weights of taew2_1's shape, there while they are read."""
+    with TemporaryDirectory(prefix="heliograph-session-") as place:
+        file = Path(place) / "random_taew.safetensors"
+        save_file(FastAutoencoder().state_dict(), file)
+        yield file
+
+
+def runner(bench: Bench, name: Any) -> None:
+    """Kernels launched one by one, from recordings, or compiled."""
+    bench.measure(f"runner-{name}", other(bench.exact, SpeedConfig(runner=name)))
+
+
+def kernels(bench: Bench) -> None:
+    """Single kernels on the real shapes, and the fused ones with other numbers of warps."""
+    machine = machine_facts(bench.device)
+    rates = rates_of(str(machine["device"]))
+    shapes = RELEASED if bench.shape == "14b" else SMALL
+    timings: list[Timing] = []
+    with torch.backends.cudnn.flags(enabled=True, benchmark=True):
+        for timing in time_kernels(shapes, bench.device, torch.bfloat16, rates):
+            timings.append(timing)
+            bench.say(timing.line())
+            bench.write("kernels", {**machine, "timings": [each.as_json() for each in timings]})
+    rows = list(_warps(bench, shapes.net))
+    bench.write("warps", {**machine, "rows": rows})
+
+
+@torch.no_grad()
+def _warps(bench: Bench, net: NetworkSizes) -> Iterator[dict[str, Any]]:
+    """The fused steps of a row with 4, 8 and 16 warps."""
+    from heliograph.kernels import fused_eight_bit  # noqa: PLC0415 - needs Triton, which the rest does not
+
+    tokens, device = (11040 if bench.device.type == "cuda" else 8), bench.device
+    x, wide = (torch.randn(1, tokens, n, device=device).bfloat16() for n in (net.dim, net.ffn_dim))
+    rows, angles = torch.randn(1, 2, net.dim, device=device), torch.randn(tokens, net.head_dim // 2, device=device)
+    lengths, ones, usual = (tokens // 4, tokens - tokens // 4), torch.ones(net.dim, device=device), fused.warps_for
+    try:
+        for warps in (4, 8, 16):
+            fused.warps_for = lambda _, warps=warps: warps
+            for name, run in {
+                "modulate": lambda: fused.modulate(x, rows, rows, lengths, 1e-6),
+                "add_gated": lambda: fused.add_gated(x, x, rows, lengths),
+                "norm_rotate": lambda: fused.norm_rotate(x, ones, angles, angles, 1e-6),
+                "modulate_quantise": lambda: fused_eight_bit.modulate_quantise(x, rows, rows, lengths, 1e-6),
+                "gelu_quantise": lambda: fused_eight_bit.gelu_quantise(wide),
+            }.items():
+                seconds = seconds_of(run, device)
+                bench.say(f"{name:<20}{warps:>3} warps {1000 * seconds:8.3f} ms")
+                yield {"step": name, "warps": warps, "seconds": seconds}
+    finally:
+        fused.warps_for = usual
+
+
+def offload(bench: Bench) -> None:
+    """Blocks that come from host memory and from disk; `bench/offload.py` in this process."""
+    import offload as streams  # noqa: PLC0415 - beside this file
+
+    from heliograph.checkpoint import open_model  # noqa: PLC0415
+    from heliograph.tiny import write_random_tiny  # noqa: PLC0415
+
+    is_small, want, found = bench.shape != "14b", [], []
+    size = SHAPES["small"].size if is_small else SHAPES["14b"].size
+    with TemporaryDirectory(prefix="heliograph-offload-") as place:
+        write_random_tiny(Path(place) / "model", sizes=streams.NARROW if is_small else streams.WIDE)
+        folder = open_model(str(Path(place) / "model"))
+        for plan in streams.ways(folder, size, str(bench.device)):
+            found.append(streams.measured(folder, plan, size, want))
+            bench.write("offload", {**machine_facts(bench.device), "size": size, "ways": found})
+            bench.say(f"offload {json.dumps(found[-1])}")
+
+
+@dataclass(frozen=True)
+class Item:
+    """Something to measure: its letter in the order of worth, its name, and the seconds that it may need on a GPU."""
+
+    letter: str
+    name: str
+    seconds: float
+    run: Callable[[Bench], None]
+
+
+ITEMS = (
+    Item("a", "facts", 6, facts),
+    Item("b", "exact", 70, exact),
+    Item("b", "errors", 20, errors),
+    Item("b", "exact-222", 15, exact_222),
+    Item("c", "compiled", 150, compiled),
+    Item("d", "fp8", 45, fp8),
+    Item("d", "profile", 15, profile),
+    Item("e", "fast", 45, fast),
+    Item("e", "reuse", 20, reuse),
+    Item("e", "decoder", 25, decoder),
+    Item("f", "runner-eager", 15, partial(runner, name="eager")),
+    Item("f", "runner-graph", 20, partial(runner, name="graph")),
+    Item("f", "runner-compile", 60, partial(runner, name="compile")),
+    Item("g", "kernels", 40, kernels),
+    Item("i", "offload", 150, offload),
+)
+"""All items, the most worth first."""
+
+
+@contextmanager
+def stopped_after(seconds: float) -> Iterator[None]:
+    """Raise `OutOfTimeError` in the block once it has run for so long."""
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        raise OutOfTimeError(f"stopped after {seconds:.0f} s")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, max(seconds, 0.1))
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def attempt(bench: Bench, item: Item) -> None:
+    """Measure one item if there is time; whatever happens, the next one can begin."""
+    if bench.seconds_left < item.seconds:
+        bench.say(f"{item.name}: left out, {bench.seconds_left:.0f} s are left and it needs about {item.seconds:.0f}")
+        return
+    start = time.monotonic()
+    try:
+        with stopped_after(min(bench.seconds_left, item.seconds + max(GRACE_SECONDS, item.seconds))):
+            item.run(bench)
+    except Exception as error:  # whatever a device, a driver or a compiler may raise
+        text = "".join(traceback.format_exception(error))
+        write_whole(bench.folder / f"{item.name}.error.txt", text.encode())
+        bench.say(f"{item.name}: FAILED\n" + "\n".join(text.strip().splitlines()[-6:])[-1500:])
+        del error
+    bench.say(f"{item.name}: took {time.monotonic() - start:.1f} s, {bench.seconds_left:.0f} s are left")
+    gc.collect()
+    if bench.device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def chosen(only: str | None) -> Sequence[Item]:
+    """The items that were named, by letter or by name; all of them if none was.
+
+    Raises:
+        SystemExit: there is no such item.
+    """
+    if only is None:
+        return ITEMS
+    words = only.split(",")
+    unknown = set(words) - {item.letter for item in ITEMS} - {item.name for item in ITEMS}
+    if unknown:
+        names = ", ".join(f"{item.letter} ({item.name})" for item in ITEMS)
+        raise SystemExit(f"gpu_session.py: there is no {', '.join(sorted(unknown))}; items are {names}")
+    # In the order in which they were named, so that a few can be put first.
+    return [item for word in words for item in ITEMS if word in (item.letter, item.name)]
+
+
+def main() -> None:
+    """Measure item after item."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("results", type=Path, help="folder, made if it is not there")
+    parser.add_argument("--seconds", type=float, default=280, help="from the start of this program to its end")
+    parser.add_argument("--only", help="letters or names of items, with commas, in the order to run them in")
+    parser.add_argument("--shapes", choices=list(SHAPES), default="14b")
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--chunks", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument(
+        "--compile-whole",
+        action="store_true",
+        help="compile diffusers' transformer as one, as the released script does: minutes a size; else block by block",
+    )
+    arguments = parser.parse_args()
+    started = time.monotonic() - (time.time() - psutil.Process().create_time())  # before libraries were loaded
+    items = chosen(arguments.only)
+    arguments.results.mkdir(parents=True, exist_ok=True)
+    bench = Bench(
+        folder=arguments.results,
+        shape=arguments.shapes,
+        device=torch.device(arguments.device),
+        chunks=arguments.chunks,
+        rounds=arguments.rounds,
+        by_blocks=not arguments.compile_whole,
+        ends=started + arguments.seconds,
+    )
+    for item in items:
+        attempt(bench, item)
+
+
+if __name__ == "__main__":
+    main()

@@ -124,7 +124,11 @@ def busy_seconds() -> tuple[float, float, float]:
 
 def unset_threads() -> dict[str, str]:
     """The environment without a number of threads."""
-    return {key: value for key, value in os.environ.items() if key not in ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
+    return {
+        key: value
+        for key, value in os.environ.items()
+        if key not in ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+    }
 
 
 def video(seconds: float, threads: int | None, more: list[str]) -> dict[str, Any]:

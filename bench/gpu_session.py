@@ -177,9 +177,9 @@ def _line(figures: Figures) -> str:
     )
 
 
-def at(subject: Subject, steps: tuple[int, ...]) -> Subject:
-    """The same with other steps on each level."""
-    return replace(subject, sampler=chosen_sampler(subject.engine.sampler, steps))
+def at(subject: Subject, steps: tuple[int, ...], first: tuple[int, ...] | None = None) -> Subject:
+    """The same with other steps on each level, and other ones (None: twice as many) for the first chunk."""
+    return replace(subject, sampler=chosen_sampler(subject.engine.sampler, steps, first))
 
 
 def twin(network: HeliosTransformer3DModel) -> HeliosTransformer3DModel:
@@ -246,6 +246,11 @@ def exact(bench: Bench) -> None:
 def exact_222(bench: Bench) -> None:
     """Ours at the released schedule."""
     bench.measure("exact-222", at(bench.exact, TWO))
+
+
+def first(bench: Bench) -> None:
+    """The first frames where the first chunk gets no more steps than the others."""
+    bench.measure("first-111", at(bench.exact, ONE, ONE))
 
 
 def compiled(bench: Bench) -> None:
@@ -487,6 +492,7 @@ ITEMS = (
     Item("b", "exact", 70, exact),
     Item("b", "errors", 20, errors),
     Item("b", "exact-222", 15, exact_222),
+    Item("b", "first", 15, first),
     Item("c", "compiled", 150, compiled),
     Item("d", "fp8", 45, fp8),
     Item("d", "profile", 15, profile),
@@ -563,7 +569,7 @@ def main() -> None:
     parser.add_argument("--only", help="letters or names of items, with commas, in the order to run them in")
     parser.add_argument("--shapes", choices=list(SHAPES), default="14b")
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--chunks", type=int, default=3)
+    parser.add_argument("--chunks", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument(
         "--compile-whole",

@@ -15,9 +15,11 @@ from heliograph.cli import app
 from heliograph.config import EXACT, SpeedConfig
 from heliograph.engine import tuning
 from heliograph.engine.attention import (
+    CUDNN,
     OWN,
     Candidate,
     Probe,
+    attention_of,
     choose_attention,
     fastest,
     probe_all,
@@ -28,6 +30,7 @@ from heliograph.engine.placement import Plan
 from heliograph.engine.tuning import choose_runner, device_for_vae, resolved
 from heliograph.errors import CheckpointError, UserError
 from heliograph.generate import GenerateOptions
+from heliograph.model.attention import Attention, attend_by_cudnn
 from heliograph.pipeline import HeliosPipeline
 from heliograph.vae import LatentCodec
 from heliograph.wan_decoder import WanDecoder
@@ -161,6 +164,30 @@ def test_a_chosen_kernel_reaches_every_attention() -> None:
     assert len(backends) == 4 and {str(backend.value) for backend in backends} == {"_native_math"}
     set_attention(model, OWN)
     assert all(m.processor._attention_backend is None for m in model.modules() if hasattr(m, "processor"))
+
+
+def test_a_kernel_of_ours_gives_way_to_what_the_library_is_told_later() -> None:
+    model = small_transformer()
+    set_attention(model, "_native_math")
+    set_attention(model, CUDNN)
+    assert attention_of(model) == CUDNN
+    model.set_attention_backend("native")
+    assert attention_of(model) == OWN
+    x, generator = torch.zeros(1, 4, 2, 8), torch.Generator().manual_seed(0)
+    layer = next(m for m in model.modules() if isinstance(m, Attention))
+    want = torch.randn(x.shape, generator=generator)
+    assert torch.allclose(layer.mix(x, x, want), want.mean(dim=1, keepdim=True).expand_as(want), atol=1e-6)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="cuDNN's attention runs on a GPU")
+def test_cudnn_reads_values_among_queries_and_keys() -> None:
+    generator = torch.Generator("cuda").manual_seed(0)
+    packed = torch.randn(1, 300, 3, 4, 64, generator=generator, device="cuda").bfloat16()
+    query, key, value = packed.unbind(2)
+    got = attend_by_cudnn(query[:, 50:], key, value)
+    q, k, v = (x.transpose(1, 2).float() for x in (query[:, 50:], key, value))
+    want = torch.nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2)
+    assert float((got.float() - want).abs().max()) < 0.01 * float(want.abs().max())
 
 
 # Decoders

@@ -14,7 +14,7 @@ from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 
 from heliograph.checkpoint import RELEASED_SIZE, open_model
 from heliograph.config import EXACT, MemoryConfig, SamplerConfig, SpeedConfig
-from heliograph.engine.attention import OWN
+from heliograph.engine.attention import attention_of
 from heliograph.engine.decoders import choose_decoder
 from heliograph.engine.engine import Engine, load_engine
 from heliograph.engine.machine import free_bytes
@@ -22,7 +22,6 @@ from heliograph.engine.placement import Plan, name_of
 from heliograph.engine.prompts import TextEmbeddings
 from heliograph.engine.tuning import approximate, device_for_vae, resolved, tune, tuned_denoiser
 from heliograph.errors import UserError
-from heliograph.model.attention import Attention
 from heliograph.model.transformer import HeliosTransformer3DModel
 from heliograph.pipeline import choose_plan
 from heliograph.presets import DISTILLED
@@ -96,7 +95,7 @@ class Subject:
             "autoencoder": name_of(self.engine.codec.autoencoder.dtype),
             "decoder": self._decoder,
             "runner": self._runner,
-            "attention": _attention_of(self.transformer),
+            "attention": attention_of(self.transformer),
             "approximated": list(self.engine.approximations),
         }
 
@@ -200,12 +199,6 @@ def approximated(subject: Subject, speed: SpeedConfig) -> Subject:
 def exact_part(speed: SpeedConfig) -> SpeedConfig:
     """The same without approximations."""
     return replace(speed, mode="exact", fp8=False, history_reuse="off", attention8=False, decoder=None)
-
-
-def _attention_of(transformer: torch.nn.Module) -> str:
-    """The kernel that is used, by diffusers' name."""
-    names = {m.processor._attention_backend for m in transformer.modules() if isinstance(m, Attention)}
-    return ", ".join(OWN if name is None else str(name.value) for name in names)
 
 
 class RandomTexts:

@@ -1,13 +1,14 @@
 """Which attention kernel runs: all that are installed are tried on the device, and the fastest right one is taken.
 
-Names are diffusers'. PyTorch's own kernel is always there and is what the others are compared with.
+Names are diffusers', but for `cudnn`. PyTorch's own kernel is always there and is what the others are compared with.
 """
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
+from types import MappingProxyType
 
 import torch
 from diffusers.models.attention_dispatch import AttentionBackendName, dispatch_attention_fn
@@ -15,10 +16,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 from heliograph.errors import UserError
-from heliograph.model.attention import Attention
+from heliograph.model.attention import Attend, Attention, attend_by_cudnn, use_kernel
 
 OWN = "native"
 """PyTorch's own attention, whichever of its kernels it picks."""
+
+
+CUDNN = "cudnn"
+"""cuDNN's, called without the copies that the library makes for it."""
+
+OWN_KERNELS: Mapping[str, Attend] = MappingProxyType({CUDNN: attend_by_cudnn})
+"""Kernels that the library does not know by these names."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +43,7 @@ class Candidate:
 
 EXACT_KERNELS = (
     Candidate(OWN, None),
+    Candidate(CUDNN, None),
     Candidate("_native_cudnn", None),
     Candidate("_native_flash", None),
     Candidate("flash", "flash_attn"),
@@ -53,8 +62,6 @@ ROUNDED_KERNELS = (
 PROBE_SHAPE = (1, 4560, 40, 128)
 """Batch, tokens, heads, width of the 14B model's second level at 384 × 640."""
 
-Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
-
 
 @dataclass(frozen=True)
 class Probe:
@@ -72,9 +79,13 @@ class Probe:
 def probe_all(
     candidates: Iterable[Candidate], device: torch.device, dtype: torch.dtype, shape: tuple[int, int, int, int]
 ) -> list[Probe]:
-    """Try kernels on random queries, keys and values of `shape` (batch, tokens, heads, width), one after another."""
-    generator = torch.Generator(device).manual_seed(0)
-    rows = [torch.randn(shape, generator=generator, device=device).to(dtype) for _ in range(3)]
+    """Try kernels on random queries, keys and values of `shape` (batch, tokens, heads, width), one after another.
+
+    Values lie among queries and keys, as the product for all three leaves them.
+    """
+    generator, (b, n, k, e) = torch.Generator(device).manual_seed(0), shape
+    query, key, value = torch.randn((b, n, 3, k, e), generator=generator, device=device).to(dtype).unbind(2)
+    rows = [query.contiguous(), key.contiguous(), value]
     with torch.no_grad():
         query, key, value = (x[:, :256].float() for x in rows)
         want = dispatch_attention_fn(query, key, value, backend=AttentionBackendName(OWN))
@@ -115,15 +126,37 @@ def choose_attention(name: str, device: torch.device, dtype: torch.dtype, *, is_
 
 def set_attention(transformer: torch.nn.Module, name: str) -> None:
     """Make every attention of the transformer use this kernel."""
+    use_kernel(transformer, OWN_KERNELS.get(name))
+    backend = None if name == OWN or name in OWN_KERNELS else AttentionBackendName(name)
     for module in transformer.modules():
         if isinstance(module, Attention):
-            module.processor._attention_backend = None if name == OWN else AttentionBackendName(name)
+            module.processor._attention_backend = backend
+
+
+def attention_of(transformer: torch.nn.Module) -> str:
+    """The name of the kernel that the transformer uses; several, where its layers differ."""
+    ours = {kernel: name for name, kernel in OWN_KERNELS.items()}
+    layers = [module for module in transformer.modules() if isinstance(module, Attention)]
+    names = {
+        str(layer.processor._attention_backend.value)
+        if layer.processor._attention_backend is not None
+        else OWN
+        if layer.own_kernel is None
+        else ours.get(layer.own_kernel, "products")
+        for layer in layers
+    }
+    return ", ".join(sorted(names))
+
+
+def by_library(name: str) -> Attend:
+    """The kernel that diffusers knows by this name."""
+    return partial(dispatch_attention_fn, backend=AttentionBackendName(name))
 
 
 def _probe(candidate: Candidate, rows: list[Tensor], want: Float[Tensor, "b n k e"]) -> Probe:
     if candidate.package is not None and find_spec(candidate.package) is None:
         return Probe(candidate.name, problem=f"the package {candidate.package} is not installed")
-    attend: Attend = partial(dispatch_attention_fn, backend=AttentionBackendName(candidate.name))
+    attend = OWN_KERNELS.get(candidate.name) or by_library(candidate.name)
     query, key, value = (x[:, :256] for x in rows)
     try:
         error = _error(attend(query, key, value), want)

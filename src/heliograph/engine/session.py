@@ -143,21 +143,16 @@ def chunks_of(session: Session, count: int | None = None) -> Iterator[Chunk]:
     """The next `count` chunks, or chunk after chunk for ever, for whoever will not change the session on the way.
 
     The work for a chunk begins before the frames of the chunk before are waited for: a device that works by itself then
-    never waits for the host, and a CPU decodes on one core while it samples on another. There the first frames are
-    waited for at once, for they would come late.
+    never waits for the host, and a CPU decodes on one core while it samples on another. The first frames are waited for
+    at once: a CPU would sample the next chunk before them, and a GPU takes so much work at a time and no more.
     """
     begun: deque[PendingChunk] = deque()
     for number in itertools.count() if count is None else range(count):
         begun.append(session.begin_chunk())
-        if len(begun) > (1 if number or works_ahead(session.engine.device) else 0):
+        if len(begun) > (1 if number else 0):
             yield begun.popleft().wait()
     while begun:
         yield begun.popleft().wait()
-
-
-def works_ahead(device: torch.device) -> bool:
-    """Whether the device takes work while it is busy; a CPU samples at once."""
-    return device.type == "cuda"
 
 
 def resume(engine: Engine, path: str | Path) -> Session:

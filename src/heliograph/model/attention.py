@@ -1,14 +1,17 @@
 """Self-attention over history and chunk, and cross-attention from the chunk to the text."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from diffusers.models.attention import AttentionModuleMixin
 from diffusers.models.attention_dispatch import AttentionBackendName, dispatch_attention_fn
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from heliograph.kernels.choice import kernels_for
 from heliograph.kernels.eight_bit import EightBit
@@ -22,6 +25,10 @@ ScaleMode = Literal["per_head", "scalar"]
 
 MAX_HISTORY_SCALE = 10.0
 """Upper bound of the factor on history keys."""
+
+
+Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Attention without a mask: queries (b n k e), keys and values (b m k e) to (b n k e)."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +66,7 @@ class Attention(nn.Module, AttentionModuleMixin):
         self.norm_q = nn.RMSNorm(dim, eps=eps)
         self.norm_k = nn.RMSNorm(dim, eps=eps)
         self.processor = KernelChoice()
-        self.by_products = False
+        self.own_kernel: Attend | None = None
 
     def split(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n k e"]:
         """The width divided among heads."""
@@ -68,9 +75,9 @@ class Attention(nn.Module, AttentionModuleMixin):
     def mix(
         self, query: Float[Tensor, "b n k e"], key: Float[Tensor, "b m k e"], value: Float[Tensor, "b m k e"]
     ) -> Float[Tensor, "b n k e"]:
-        """softmax(q·kᵀ/√e)·v without any mask, by the kernel that was chosen."""
-        if self.by_products:
-            return attend_by_products(query, key, value)
+        """softmax(q·kᵀ/√e)·v without any mask, by the kernel that was chosen: one of ours, or one of the library's."""
+        if self.own_kernel is not None and self.processor._attention_backend is None:
+            return self.own_kernel(query, key, value)
         return dispatch_attention_fn(query, key, value, backend=self.processor._attention_backend)
 
     def leave(self, mixed: Float[Tensor, "b n k e"], query: Float[Tensor, "b n k e"]) -> Float[Tensor, "b n d"]:
@@ -91,11 +98,20 @@ def attend_by_products(
     return rearrange(scores.softmax(dim=-1) @ v, "b k n e -> b n k e")
 
 
-def use_products(network: nn.Module) -> None:
-    """Let every attention of the network run as `attend_by_products`."""
+def attend_by_cudnn(
+    query: Float[Tensor, "b n k e"], key: Float[Tensor, "b m k e"], value: Float[Tensor, "b m k e"]
+) -> Float[Tensor, "b n k e"]:
+    """softmax(q·kᵀ/√e)·v by cuDNN, which reads heads where they are; the library's own way to it copies them first."""
+    q, k, v = (x.transpose(1, 2) for x in (query, key, value))
+    with sdpa_kernel(SDPBackend.CUDNN_ATTENTION):
+        return F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
+
+
+def use_kernel(network: nn.Module, kernel: Attend | None) -> None:
+    """Let every attention of the network run by this function; None gives the choice back to the library."""
     for module in network.modules():
         if isinstance(module, Attention):
-            module.by_products = True
+            module.own_kernel = kernel
 
 
 class RotaryNorm(nn.RMSNorm):

@@ -17,7 +17,7 @@ from heliograph.data.world import WorldClips, WorldSource
 from heliograph.data.world_cache import CACHE_FILE, WorldCacheSource, code_digest, read_cache_info
 from heliograph.embedded.render import MIX
 from heliograph.errors import CheckpointError
-from heliograph.model.attention import use_products
+from heliograph.model.attention import attend_by_products, use_kernel
 from heliograph.model.transformer import HeliosTransformer3DModel
 from heliograph.shapes import check_size
 from heliograph.text import TextEncoder, clean, load_text_encoder
@@ -102,7 +102,7 @@ def build_stage(
     """
     student = _student(config)
     if parallel.device.type == "cpu" and config.loop.precision == "bfloat16":
-        use_products(student)
+        use_kernel(student, attend_by_products)
     parallel.place(student, config.layout)
     memory = config.memory
     if text_encoder is not None:

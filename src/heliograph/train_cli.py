@@ -36,6 +36,12 @@ from heliograph.options import CONTEXT, PixelSize, Steps
     help="Distillation: frozen weights of whoever is idle leave the device.",
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda.")
+@click.option(
+    "--compile",
+    "compiles",
+    is_flag=True,
+    help="Compile the student's blocks: minutes at first, quicker steps after.",
+)
 @click.option("--checkpoint-every", type=int, help="Steps between checkpoints.")
 @click.option("--sample-every", type=int, help="Steps between contact sheets; 0 makes none.")
 @click.option("--log-every", type=int, help="Steps between lines of figures.")

@@ -39,9 +39,7 @@ def test_chunks_begun_ahead_are_those_made_one_by_one(pipe: HeliosPipeline, monk
         assert chunk.index == want.index
         assert np.array_equal(chunk.frames, want.frames)
         assert torch.equal(chunk.latents, want.latents)
-    assert waits == [1, 3, 3], (
-        "the first frames come at once; after that the next chunk is under way meanwhile"
-    )
+    assert waits == [1, 3, 3], "the first frames come at once; after that the next chunk is under way meanwhile"
 
 
 def test_a_device_of_the_decoder_alone_changes_no_frame(pipe: HeliosPipeline, fast_folder: Path) -> None:

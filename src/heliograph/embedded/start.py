@@ -14,7 +14,7 @@ from heliograph.tiny import TinySizes, write_random_tiny
 HEIGHT = WIDTH = 128
 """Pixels of the embedded model's videos."""
 
-STRIDE = 8
+STRIDE = 16
 """Pixels per latent cell: 8 × 8 cells, which a CPU samples quickly; the decoder paints the rest."""
 
 TEXT_DIM, TEXT_LAYERS, TEXT_TOKENS = 128, 2, 32

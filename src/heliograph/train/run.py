@@ -61,6 +61,7 @@ class TrainOptions:
     start: str | None
     scores: str | None
     device: str
+    compiles: bool
     layout: Layout | None
     idle: IdlePlace | None
     max_steps: int | None
@@ -131,6 +132,9 @@ def train(config: TrainConfig, options: TrainOptions, output: Path, parallel: Pa
         texts = _embeddings(config, beside)
         encoder = cast(UMT5EncoderModel, beside.text(torch.float32).encoder) if config.trains_text else None
         built = build_stage(config, parallel, texts[0], encoder)
+        if options.compiles:
+            # Small networks are bound by memory: step by step, the embedded one moves some 3 GB for every example.
+            built.student.compile_repeated_blocks()
         if isinstance(source, ShardSource):
             for folder in source.folders:
                 check_geometry(folder, built.student)

@@ -54,6 +54,14 @@ def test_modulation_agrees(fused: Kernels, dtype: torch.dtype, width: int, lengt
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("width", WIDTHS)
+def test_affine_norms_agree(fused: Kernels, dtype: torch.dtype, width: int) -> None:
+    x = 3 + normal(2, 4, width, dtype=dtype)
+    weight, bias = 1 + normal(width, seed=1, dtype=dtype), normal(width, seed=2, dtype=dtype)
+    assert_agree(fused.affine_norm(x, weight, bias, 1e-6), plain.affine_norm(x, weight, bias, 1e-6))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("lengths", LENGTHS)
 @pytest.mark.parametrize("rows", [1, 2])
 def test_gated_sums_agree(fused: Kernels, dtype: torch.dtype, width: int, lengths: tuple[int, ...], rows: int) -> None:

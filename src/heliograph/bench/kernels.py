@@ -125,6 +125,7 @@ def _block_steps(shapes: Shapes, device: torch.device, dtype: torch.dtype, rates
 
     def steps(version: Kernels) -> dict[str, tuple[Callable[[], object], float]]:
         return {
+            "norm before text": (partial(version.affine_norm, x, weight, weight, 1e-6), 2 * one),
             "norm and modulation": (partial(version.modulate, x, rows, rows, lengths, 1e-6), 2 * one),
             "gated sum": (partial(version.add_gated, x, update, rows, lengths), 3 * one),
             "norm and rotation": (partial(version.norm_rotate, x, weight, angles, angles, 1e-6), 2 * one),

@@ -8,7 +8,7 @@ import torch
 from heliograph.checkpoint import ModelFolder, load_transformer
 from heliograph.config import Runner, SpeedConfig
 from heliograph.engine.attention import ROUNDED_KERNELS, choose_attention, set_attention
-from heliograph.engine.graphs import GraphedTransformer, capture_on_gpu, is_faster_on_gpu
+from heliograph.engine.graphs import GraphedTransformer, capture_on_gpu, pays_on_gpu
 from heliograph.engine.offload import offload_blocks
 from heliograph.engine.placement import Plan
 from heliograph.engine.quantise import load_rounded_transformer, round_matrices
@@ -79,7 +79,7 @@ def tuned_denoiser(transformer: HeliosTransformer3DModel, plan: Plan, speed: Spe
     denoiser = TransformerDenoiser(transformer, torch.device(plan.device), speed.history_reuse or "off")
     runner = choose_runner(speed.runner, plan, speed)
     if runner == "graph":
-        denoiser.run = GraphedTransformer(transformer, capture_on_gpu(), is_faster_on_gpu)
+        denoiser.run = GraphedTransformer(transformer, capture_on_gpu(), pays_on_gpu)
     elif runner == "compile":
         transformer.compile_repeated_blocks()
     elif runner == "openvino":

@@ -20,6 +20,7 @@ class Kernels:
     """One version of the steps, with the arguments of `plain.py`."""
 
     name: str
+    affine_norm: Callable[..., Tensor]
     modulate: Callable[..., Tensor]
     add_gated: Callable[..., Tensor]
     norm_rotate: Callable[..., Tensor]
@@ -31,7 +32,7 @@ class Kernels:
 
 PLAIN = Kernels(
     "plain",
-    *(plain.modulate, plain.add_gated, plain.norm_rotate, plain.norm_silu),
+    *(plain.affine_norm, plain.modulate, plain.add_gated, plain.norm_rotate, plain.norm_silu),
     *(eight_bit.quantise, eight_bit.modulate_quantise, eight_bit.gelu_quantise),
 )
 
@@ -68,7 +69,7 @@ def fused_kernels() -> Kernels | None:
 
     return Kernels(
         "triton",
-        *(fused.modulate, fused.add_gated, fused.norm_rotate, decoder.norm_silu),
+        *(fused.affine_norm, fused.modulate, fused.add_gated, fused.norm_rotate, decoder.norm_silu),
         *(fused_eight_bit.quantise, fused_eight_bit.modulate_quantise, fused_eight_bit.gelu_quantise),
     )
 

@@ -22,6 +22,13 @@ def layer_norm(x: Float[Tensor, "b n d"], eps: float) -> Float[Tensor, "b n d"]:
     return F.layer_norm(x.float(), (x.shape[-1],), eps=eps)
 
 
+def affine_norm(
+    x: Float[Tensor, "b n d"], weight: Float[Tensor, " d"], bias: Float[Tensor, " d"], eps: float
+) -> Float[Tensor, "b n d"]:
+    """LN(x)·w + b of every token."""
+    return F.layer_norm(x.float(), (x.shape[-1],), weight.float(), bias.float(), eps).to(x.dtype)
+
+
 def modulate(
     x: Float[Tensor, "b n d"],
     shift: Float[Tensor, "b2 s d"],

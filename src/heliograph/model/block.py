@@ -7,7 +7,6 @@ timestep. Modulation, norms and gates are float32; the residual stream keeps the
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from diffusers.models.attention import FeedForward
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -60,8 +59,7 @@ class TextNorm(nn.LayerNorm):
 
     def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
         """LN(x)·w + b."""
-        weight, bias = self.weight.float(), self.bias.float()
-        return F.layer_norm(x.float(), self.normalized_shape, weight, bias, self.eps).to(x.dtype)
+        return kernels_for(x).affine_norm(x, self.weight, self.bias, self.eps)
 
 
 class TransformerBlock(nn.Module):
@@ -111,7 +109,14 @@ class TransformerBlock(nn.Module):
         return self.attn1.rows(modulate(history, shift, scale, layout.lengths, self.eps), rotary, layout)
 
     def _read(self, tokens: Tensor, layout: TokenLayout, keys: TextKeys) -> Float[Tensor, "b n d"]:
-        """The text, read by the chunk's tokens; history tokens pass by where the model was trained so."""
+        """The text, read by the chunk's tokens; history tokens pass by where the model was trained so.
+
+        In sampling these are left where they are: `tokens` are this block's own.
+        """
+        if not torch.is_grad_enabled() and not self.history_reads_text and len(layout.lengths) == 2:
+            chunk = tokens[:, layout.lengths[0] :]
+            chunk += self.attn2(self.norm2(chunk), keys)
+            return tokens
         parts = [
             x if stretch.is_history and not self.history_reads_text else x + self.attn2(self.norm2(x), keys)
             for x, stretch in zip(layout.split(tokens), layout.stretches, strict=True)

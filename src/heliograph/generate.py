@@ -97,7 +97,7 @@ def run_generate(options: GenerateOptions) -> None:
         start_noise=noise,
         match_chunks=options.match_chunks,
     )
-    _tell_truncation(session, prompts)
+    _tell_what_is_ignored(session, prompts)
     if pipeline.engine.approximations and not options.quiet:
         _tell(f"approximated for speed: {', '.join(pipeline.engine.approximations)}")
     progress = Progress(chunks_for(length), is_quiet=options.quiet)
@@ -207,11 +207,14 @@ def free_name(prompt: str, seed: int, suffix: str, folder: Path) -> Path:
     return next(path for path in names if not path.exists())
 
 
-def _tell_truncation(session: Session, prompts: PromptTimeline) -> None:
-    """Say so where a prompt is longer than the model reads, before the long work begins."""
+def _tell_what_is_ignored(session: Session, prompts: PromptTimeline) -> None:
+    """Say so where a prompt is too long or has words that say nothing to the model, before the long work begins."""
     for cue in prompts.cues:
         if session.is_truncated(cue.prompt):
             _tell(f"the prompt {cue.prompt[:40]!r}… is longer than the model reads; its end is ignored")
+        if unknown := session.unknown_words(cue.prompt):
+            words = ", ".join(map(repr, unknown))
+            _tell(f"this model does not know {words} in {cue.prompt[:60]!r}; it goes by the rest")
 
 
 def _result(writer: VideoWriter | LatentsWriter, lead: str) -> str:

@@ -1,11 +1,13 @@
 """The tokenizer: synonyms are one word, held-out ones too; strange words are spelt; it survives saving."""
 
 import pytest
+import torch
 
+from heliograph.checkpoint import open_model
 from heliograph.data.diorama.caption import eval_prompts
 from heliograph.data.diorama.lexicon import COLOUR_WORDS, KIND_WORDS, MOTION_WORDS, PAN_WORDS, SCENE_WORDS
 from heliograph.embedded.words import make_tokenizer, save_tokenizer
-from heliograph.text import load_tokenizer
+from heliograph.text import TextEncoder, load_text_encoder, load_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -60,3 +62,20 @@ def test_it_reads_the_same_after_saving(tmp_path, tokenizer):
     save_tokenizer(tokenizer, tmp_path)
     text = "Two emerald songbirds flapping fast to the left above the snowy peaks."
     assert load_tokenizer(tmp_path)(text)["input_ids"] == tokenizer(text)["input_ids"]
+
+
+def test_words_that_had_to_be_spelt_are_named_and_no_heldout_prompt_has_any():
+    encoder = load_text_encoder(open_model("tiny"), torch.float32, torch.device("cpu"))
+    strange = "A huge dragon glides over the castle, and the dragon, at dusk: Drachenflieger"  # cut in the last word
+    assert encoder.encode([strange, "a red fish", "紫色の魚 swims"]).unknown == (
+        ("dragon", "castle", "Drachenflieger"),
+        (),
+        ("紫色の魚",),
+    )
+    assert not any(encoder.encode([prompt.text for prompt in eval_prompts(200, 1)]).unknown)
+
+
+def test_a_large_model_knows_words_that_it_spells():
+    encoder = load_text_encoder(open_model("tiny"), torch.float32, torch.device("cpu"))
+    large = TextEncoder(encoder.tokenizer, encoder.encoder)
+    assert large.encode(["a dragon"]).unknown == ((),)

@@ -93,6 +93,16 @@ def test_a_changed_prompt_is_seen_within_three_chunks_and_a_rewind_undoes_it(ser
     assert first == second, "the same history, prompt and seed give the same chunk"
 
 
+def test_words_that_say_nothing_to_the_model_are_named(server: Running) -> None:
+    session = begin(server, "a purple dragon flies over the castle by day", speed="fast", pace=4)
+    state = f"{server.url}/v1/live/{session}"
+    with watching(server, session) as watcher:
+        watcher.until("chunk", chunk=0)
+        assert HTTP.get(state).json()["unknown_words"] == ["dragon", "castle"]
+        watcher.ask("steer", prompt=DAY)
+        assert HTTP.get(state).json()["unknown_words"] == []
+
+
 def test_a_session_goes_on_from_a_picture(server: Running, maker: HeliosMaker, tmp_path: Path) -> None:
     red = io.BytesIO()
     Image.new("RGB", (64, 64), (200, 30, 30)).save(red, "PNG")

@@ -1,4 +1,5 @@
-"""What a model was made for, where its folder says so: size, steps, guidance, memory, and whether chunks are matched.
+"""What a model was made for, where its folder says so: size, steps, guidance, memory, whether chunks are matched, and
+whether it knows whole words alone.
 
 The file is ours and optional; a released checkpoint has none and is what the released models are.
 """

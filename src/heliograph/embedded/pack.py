@@ -72,6 +72,7 @@ def pack(model: Path, decoding: Decoding, folder: Path, native: Native) -> int:
         "steps": list(native.steps),
         "guidance_scale": native.guidance_scale,
         "match_chunks": True,
+        "knows_whole_words": True,
     }
     if native.first_chunk_steps is not None:
         values["first_chunk_steps"] = list(native.first_chunk_steps)

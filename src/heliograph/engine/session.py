@@ -114,6 +114,10 @@ class Session:
         """Whether the end of this prompt is ignored because it is longer than the text encoder reads."""
         return self.engine.texts.of(prompt).truncated[0]
 
+    def unknown_words(self, prompt: str) -> tuple[str, ...]:
+        """Words of this prompt that say nothing to the model; only a model of few words can tell."""
+        return next(iter(self.engine.texts.of(prompt).unknown), ())
+
     def fork(self) -> "Session":
         """Another session that goes on from here by itself."""
         return Session(self.engine, self.request, self.history)

@@ -42,7 +42,8 @@ class HeliosReel:
     def said(self) -> Said:
         """What the next chunk is made from."""
         request = self.session.request
-        return Said(request.timeline.cues[-1].prompt, request.negative_prompt, request.sampler.guidance.scale)
+        prompt, scale = request.timeline.cues[-1].prompt, request.sampler.guidance.scale
+        return Said(prompt, request.negative_prompt, scale, self.session.unknown_words(prompt))
 
     @property
     def shown_prompt(self) -> str:

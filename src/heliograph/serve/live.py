@@ -287,6 +287,7 @@ def session_json(record: LiveRecord, production: LiveProduction | None) -> dict[
         "prompt": production.said.prompt if runs else order.prompt,
         "negative_prompt": production.said.negative_prompt if runs else order.negative_prompt,
         "guidance_scale": production.said.guidance_scale if runs else order.guidance_scale,
+        "unknown_words": list(production.said.unknown_words) if runs else [],
         "size": order.size,
         "seed": order.seed,
         "motion": order.motion,

@@ -19,6 +19,8 @@ class Said(NamedTuple):
     prompt: str
     negative_prompt: str
     guidance_scale: float | None
+    unknown_words: tuple[str, ...] = ()
+    """Of the prompt, those that say nothing to the model."""
 
 
 @runtime_checkable

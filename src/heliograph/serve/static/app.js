@@ -21,7 +21,7 @@ const player = new Player(byId("video"));
 const settings = new Settings();
 const film = new Film(byId("strip"), byId("branches"));
 const library = new Library((id) => { show("live"); open(id); });
-let session = null, waitingFor = new Map(), number = 0;
+let session = null, waitingFor = new Map(), number = 0, told = "";
 
 // Views and looks
 
@@ -118,6 +118,9 @@ function wait(text) {
 }
 
 function note(state) {
+  const unknown = (state.unknown_words ?? []).join(", ");
+  if (unknown && unknown !== told) toast(`This model does not know: ${unknown}. It goes by the rest.`);
+  told = unknown;
   session = { ...session, ...state };
   const isPaused = state.status === "paused";
   byId("pill").dataset.state = state.status;

@@ -26,8 +26,8 @@ test: install-test
 check: install-test lint types test
 
 lint: install-test
-	$(BIN)/ruff format --check src tests
-	$(BIN)/ruff check src tests
+	$(BIN)/ruff format --check src tests bench
+	$(BIN)/ruff check src tests bench
 
 types: install-test
 	$(BIN)/pyright

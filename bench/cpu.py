@@ -26,8 +26,8 @@ SCHEDULES: dict[str, tuple[int, list[str]]] = {
     "1,1,1": (20, ["--steps", "1,1,1", "--guidance-scale", "1"]),
     "shipped by OpenVINO": (20, ["--runner", "openvino"]),
 }
-"""Chunks in a run, and what to ask for: the model as it comes, before its distillation, in fewest steps, and as it comes
-by the optional library."""
+"""Chunks in a run, and what to ask for: the model as it comes, before its distillation, in fewest steps, and as it
+comes by the optional library."""
 
 DEMO = ["--enlarge", "4"]
 """What `make demo` adds."""
@@ -54,12 +54,13 @@ bfloat16), in a thread beside the sampling of the next chunk.
 file. Frames of diffusers come when the whole video is done, so the ratio of first frames is left out here.
 
 With guidance diffusers runs the network twice in every step and heliograph once, with both branches as a batch of two.
-The model before its distillation (`runs/teacher`, 6,6,6) has that of CFG-Zero*, which sets the velocity of the first two
-steps of a chunk to zero: heliograph does not ask the network there. Without guidance both ask it equally often.
+The model before its distillation (`runs/teacher`, 6,6,6) has that of CFG-Zero*, which sets the velocity of the first
+two steps of a chunk to zero: heliograph does not ask the network there. Without guidance both ask it equally often.
 
 heliograph runs on one thread (and one for decoding, one for encoding), diffusers on one; rows of two threads are
-diffusers on two that look for work for 3 ms before they sleep, which is what PyTorch does by itself on two cores. `chunk` is the time from
-one chunk handed over to the next: of heliograph's the last is there at once, decoded beside the one before.
+diffusers on two that look for work for 3 ms before they sleep, which is what PyTorch does by itself on two cores.
+`chunk` is the time from one chunk handed over to the next: of heliograph's the last is there at once, decoded beside
+the one before.
 """
 
 TARGETS = {"end to end": 2.0}

@@ -1,7 +1,8 @@
 """Speed of every metric that needs no weights: `python bench/metrics.py`; prints a table and JSON.
 
-Frames of 384 × 640 (a clip given by --video, or the procedural world drawn large), on the threads that OpenCV takes, which
-are the machine's cores. Each series is read alone from frames that are decoded already; metrics are sums over series.
+Frames of 384 × 640 (a clip given by --video, or the procedural world drawn large), on the threads that OpenCV takes,
+which are the machine's cores. Each series is read alone from frames that are decoded already; metrics are sums over
+series.
 CPU time is of all threads together: what is left of the speed where other programs take a core.
 Then one file from beginning to end: decoding twice, turning into RGB, all series together.
 """

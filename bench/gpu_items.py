@@ -18,13 +18,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from heliograph.autoencoder import FastAutoencoder
-from heliograph.bench.kernels import RELEASED, SMALL, Timing, seconds_of, time_kernels
+from heliograph.bench.kernels import RELEASED, SMALL, Timing, local_kernels, seconds_of, time_kernels
 from heliograph.bench.report import machine_facts
 from heliograph.bench.roofline import rates_of
 from heliograph.bench.run import make_ours, timed
 from heliograph.bench.subject import SHAPES, RandomTexts, Subject, approximated, random_transformer
 from heliograph.bench.theirs import MakeTheirs, their_transformer
 from heliograph.config import EXACT, MemoryConfig, SpeedConfig
+from heliograph.engine.attention import PROBE_SHAPE, probe_all
 from heliograph.engine.needs import NetworkSizes
 from heliograph.engine.placement import Plan
 from heliograph.engine.tuning import approximate, tune, tuned_denoiser
@@ -63,7 +64,7 @@ def other(subject: Subject, speed: SpeedConfig) -> Subject:
 
 
 def facts(bench: Bench) -> None:
-    """Name, versions, memory, bandwidth of copies, rate of a large product."""
+    """Name, versions, memory, bandwidth of copies, rate of a large product, and what every attention kernel does."""
     is_gpu = bench.device.type == "cuda"
     size, numbers = (8192, 2**30) if is_gpu else (256, 2**20)
     x, y = (torch.randn(size, size, device=bench.device).bfloat16() for _ in range(2))
@@ -95,6 +96,10 @@ def facts(bench: Bench) -> None:
             "cuda": torch.version.cuda,
             "cudnn": torch.backends.cudnn.version(),
         }
+        probes = probe_all(local_kernels(), bench.device, torch.bfloat16, PROBE_SHAPE)
+        values["attention"] = {probe.name: probe.problem or probe.seconds for probe in probes}
+        for probe in probes:
+            bench.say(f"attention {probe}")
     bench.write("facts", values)
     rate, speed = values["matmul_flops_per_second"] / 1e12, values["copy_bytes_per_second"] / 1e9
     bench.say(f"{values['device']}, torch {values['torch']}: {rate:.1f} TFLOP/s in bfloat16, copies {speed:.0f} GB/s")

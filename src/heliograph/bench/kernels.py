@@ -100,12 +100,13 @@ def _attentions(shapes: Shapes, device: torch.device, dtype: torch.dtype, rates:
     heads, width = shapes.net.num_heads, shapes.net.head_dim
     for n in _lengths(shapes):
         flops = 4.0 * n * n * heads * width
-        for probe in probe_all(_local(), device, dtype, (1, n, heads, width)):
+        for probe in probe_all(local_kernels(), device, dtype, (1, n, heads, width)):
             floor = flops / rates.attention if rates else None
             yield Timing(f"attention {probe.name}", f"{n} tokens", probe.seconds, flops, 0.0, floor, probe.problem)
 
 
-def _local() -> Sequence[Candidate]:
+def local_kernels() -> Sequence[Candidate]:
+    """Attention kernels that are tried where they are named: none is fetched from the network."""
     return [kernel for kernel in (*EXACT_KERNELS, *ROUNDED_KERNELS) if kernel.package != "kernels"]
 
 

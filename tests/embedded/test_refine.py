@@ -124,5 +124,5 @@ def test_the_phase_says_that_it_is_not_done_until_it_is(model: Path, latents: Pa
 
 def test_decibels_are_of_what_is_shown_before_and_after(examples: Examples) -> None:
     own = training(replace(examples))
-    before, after = refined_psnr(own.model, examples, range(2))
+    before, after = refined_psnr(own, range(2))
     assert 15 < before < 40 and before == pytest.approx(after, abs=1e-6)

@@ -4,12 +4,10 @@ First its output layers in closed form (least squares on random hidden units), t
 chunks of clips that are rendered once. Latents get a little noise, so that the decoder forgives the sampler's errors.
 """
 
-import io
 import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -22,8 +20,8 @@ from heliograph.data.diorama.render import render
 from heliograph.data.world import cell_share, unit_pixels
 from heliograph.embedded.mix import mixed_record
 from heliograph.embedded.render import open_codec
+from heliograph.embedded.small_training import store, train_until
 from heliograph.linear_autoencoder import LinearAutoencoder, to_patches
-from heliograph.media.target import write_whole
 from heliograph.shapes import CHUNK_FRAMES, FRAME_STRIDE
 from heliograph.train.loop import cosine_rate
 
@@ -167,14 +165,6 @@ class DecoderTraining:
         return self.decoder.linear.weight[0].numel()
 
 
-def store(file: Path, state: dict[str, Any]) -> None:
-    """Write the state of a training whole, or not at all."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    stream = io.BytesIO()
-    torch.save(state, stream)
-    write_whole(file, stream.getvalue())
-
-
 def train_decoder(
     model: str, state: Path, config: DecoderConfig, size: tuple[int, int], max_seconds: float, device: torch.device
 ) -> bool:
@@ -192,18 +182,7 @@ def train_decoder(
         training.solve()
         training.save(state)
         print(f"closed form: {_figures(autoencoder, size)}", flush=True)
-    losses: list[float] = []
-    while training.step < config.max_steps and time.monotonic() < end:
-        losses.append(training.take_step())
-        if training.step % 200 == 0:
-            training.save(state)
-            mean = sum(losses) / len(losses)
-            print(
-                f"step {training.step}/{config.max_steps} · loss {mean:.4f} · {_figures(autoencoder, size)}", flush=True
-            )
-            losses.clear()
-    training.save(state)
-    return training.step >= config.max_steps
+    return train_until(training, state, config.max_steps, end, 200, lambda: _figures(autoencoder, size))
 
 
 @torch.no_grad()

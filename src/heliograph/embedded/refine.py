@@ -26,8 +26,8 @@ from heliograph.data.loader import Drawing
 from heliograph.data.selection import Selection
 from heliograph.data.world import cell_share, unit_pixels
 from heliograph.data.world_cache import WorldCacheSource
-from heliograph.embedded.decoder import store
 from heliograph.embedded.render import MIX
+from heliograph.embedded.small_training import store, train_until
 from heliograph.engine.engine import Engine
 from heliograph.flow.pyramid import BLOCK, build_pyramid, jump
 from heliograph.flow.schedule import level_ranges
@@ -216,15 +216,7 @@ def train_refiner(
     training = RefinerTraining(autoencoder, config, Examples.make(engine, source, config))
     if state.exists():
         training.resume(state)
-    losses: list[float] = []
-    while training.step < config.max_steps and time.monotonic() < end:
-        losses.append(training.take_step())
-        if training.step % 100 == 0:
-            training.save(state)
-            print(f"step {training.step}/{config.max_steps} · loss {sum(losses) / len(losses):.4f}", flush=True)
-            losses.clear()
-    training.save(state)
-    return training.step >= config.max_steps
+    return train_until(training, state, config.max_steps, end, 100, lambda: _figures(training))
 
 
 def cached_clips(folder: Path) -> WorldCacheSource:
@@ -248,14 +240,18 @@ def with_refiner(autoencoder: object, dim: int) -> LinearAutoencoder:
 
 
 @torch.no_grad()
-def refined_psnr(model: LinearAutoencoder, examples: Examples, rows: Sequence[int]) -> tuple[float, float]:
-    """Decibels of the frames that the model's decoder shows of latents that the model made: unrefined, and refined."""
-    training = RefinerTraining(model, RefineConfig(1), examples)
-    painted, cells = training._painted(examples.made[list(rows)])
+def refined_psnr(training: RefinerTraining, rows: Sequence[int]) -> tuple[float, float]:
+    """Decibels of the frames that the decoder shows of some latents that the model made: unrefined, and refined."""
+    painted, cells = training._painted(training.examples.made[list(rows)])
     wanted, _ = training._wanted(torch.tensor(list(rows)))
     errors = [F.mse_loss(x.clamp(-1, 1), wanted) / 4 for x in (painted, training.refiner.refine(painted, cells))]
     before, after = (-10 * math.log10(float(error)) for error in errors)
     return before, after
+
+
+def _figures(training: RefinerTraining) -> str:
+    before, after = refined_psnr(training, range(min(12, len(training.examples.frames))))
+    return f"{before:.2f} dB unrefined, {after:.2f} refined (of its own examples)"
 
 
 def _groups(frames: Float[Tensor, "b 3 f H W"]) -> Groups:

@@ -24,6 +24,10 @@ CHUNK_LATENTS = 9
 CHUNK_FRAMES = 1 + (CHUNK_LATENTS - 1) * FRAME_STRIDE
 """Pixel frames that one turn of the model makes: 33."""
 
+LARGE_PARAMETERS = 2_000_000_000
+"""Models of more parameters run in bfloat16 unless they are told otherwise, which halves the memory; smaller ones in
+float32 on a CPU, and as teachers, which is exact and fast enough."""
+
 FPS = 24
 """Frames per second of every video the released models were trained on."""
 

@@ -13,12 +13,13 @@ from heliograph.config import EXACT, MemoryConfig, SamplerConfig, SpeedConfig
 from heliograph.engine.decoders import choose_decoder
 from heliograph.engine.machine import free_bytes
 from heliograph.engine.pictures import Pictures
-from heliograph.engine.placement import LARGE_PARAMETERS, Plan
+from heliograph.engine.placement import Plan
 from heliograph.engine.prompts import TextEmbeddings
 from heliograph.engine.tuning import device_for_vae, resolved, tuned_denoiser, tuned_transformer
 from heliograph.model.denoiser import TransformerDenoiser
 from heliograph.presets import sampler_for
 from heliograph.request import chosen_sampler
+from heliograph.shapes import LARGE_PARAMETERS
 from heliograph.text import load_text_encoder
 from heliograph.vae import LatentCodec, load_autoencoder
 

@@ -13,6 +13,7 @@ from heliograph.engine.machine import Device, Machine
 from heliograph.engine.needs import BLOCK_NAME, ModelNeeds, PartNeeds
 from heliograph.engine.threads import threads_for
 from heliograph.errors import UserError
+from heliograph.shapes import LARGE_PARAMETERS
 
 Way = Literal[
     "whole",
@@ -36,9 +37,6 @@ WAYS: Mapping[Way, str] = {
     "so only on request (--dtype int8); prompts are encoded first, then the text encoder is freed",
 }
 """What each way means for whoever uses it."""
-
-LARGE_PARAMETERS = 2_000_000_000
-"""Above this many parameters a CPU runs bfloat16, which halves the memory; below, float32, which is exact and fast."""
 
 RUNTIME_BYTES = {"cpu": 500_000_000, "mps": 500_000_000, "cuda": 2_000_000_000}
 """Host memory of Python, PyTorch and its libraries before any weight, by kind of device; an allowance."""

@@ -23,9 +23,9 @@ from heliograph.config import Guidance
 from heliograph.data.clips import SIZES, ClipRecord, ClipRules, DataError, Size
 from heliograph.data.prepare import Encoders, Prepared, prepare
 from heliograph.data.shards import SKIPPED_FILE
-from heliograph.engine.placement import LARGE_PARAMETERS
 from heliograph.model.denoiser import TransformerDenoiser
 from heliograph.seeds import check_seed
+from heliograph.shapes import LARGE_PARAMETERS
 from heliograph.text import TextEncoder, load_text_encoder
 from heliograph.train.journal import clock
 from heliograph.train.ode import OdePlan

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Makes the embedded model from nothing: src/heliograph/assets/tiny. One CPU core, about five hours.
+# Makes the embedded model from nothing: src/heliograph/assets/tiny. One CPU core, about six hours.
 #
 # Every call works for at most CALL_SECONDS (default 570) and goes on where the one before stopped; call it again until it
 # says "done". State is kept in runs/state (RUN_STATE), which git ignores. Phases:
 #   start       linear code, tokenizer, untrained networks         latents     12,000 clips x 4 chunks, rendered once
 #   adapt       stage 1, from scratch                              multiscale  stage 2, three levels
 #   motion      stage 2 where left and right are easy to find      crossings   the same in all colours and lights
-#   settle      stage 2 again, on everything, gently
+#   settle      stage 2 again, on everything, gently               whole       the same in larger batches
 #   pairs       the teacher's paths for prompts of the mix         ode         stage 3, few steps
 #   decoder     the network that paints what the code lacks        refiner     the one that smooths and sharpens it
 #   pack        the folder that is installed
@@ -25,6 +25,7 @@ MULTISCALE_STEPS=${MULTISCALE_STEPS:-9000}
 MOTION_STEPS=${MOTION_STEPS:-150}
 CROSSINGS_STEPS=${CROSSINGS_STEPS:-800}
 SETTLE_STEPS=${SETTLE_STEPS:-3000}
+WHOLE_STEPS=${WHOLE_STEPS:-620}
 PROMPTS=${PROMPTS:-480}
 PAIR_STEPS=${PAIR_STEPS:-8,8,8}
 ODE_STEPS=${ODE_STEPS:-600}
@@ -41,12 +42,12 @@ limited() {
     timeout --signal=TERM --kill-after=60 "$(left)" "$@" || { echo "not done yet: call again"; exit 0; }
 }
 
-train() { # preset, start, data, steps, name of the result where it is not the preset's
+train() { # preset, start, data, steps; name of the result where it is not the preset's, and further options
     local out=$STATE/${5:-${1#embedded-}} resume=()
     [ -d "$out/model" ] && return
     [ -f "$out/run.json" ] && resume=(--resume)
     limited "$PYTHON" -m heliograph.cli train "$1" --start "$2" --data "$3" --output "$out" \
-        --max-steps "$4" --device "$DEVICE" "${resume[@]}"
+        --max-steps "$4" --device "$DEVICE" "${resume[@]}" "${@:6}"
 }
 
 mkdir -p "$STATE"
@@ -61,14 +62,15 @@ train embedded-multiscale "$STATE/adapt/model" "$STATE/latents" "$MULTISCALE_STE
 train embedded-motion "$STATE/multiscale/model" "$STATE/latents" "$MOTION_STEPS"
 train embedded-crossings "$STATE/motion/model" "$STATE/latents" "$CROSSINGS_STEPS"
 train embedded-settle "$STATE/crossings/model" "$STATE/latents" "$SETTLE_STEPS"
+train embedded-whole "$STATE/settle/model" "$STATE/latents" "$WHOLE_STEPS" whole --batch-size 64 --learning-rate 1e-3
 [ -f "$STATE/pairs/done" ] || {
     "$PYTHON" -m heliograph.embedded prompts "$STATE/prompts.txt" --count "$PROMPTS"
-    limited "$PYTHON" -m heliograph.cli prepare "$STATE/prompts.txt" --ode-pairs --model "$STATE/settle/model" \
+    limited "$PYTHON" -m heliograph.cli prepare "$STATE/prompts.txt" --ode-pairs --model "$STATE/whole/model" \
         --output "$STATE/pairs" --steps "$PAIR_STEPS" --guidance-scale 2.5 --negative-prompt "" --chunks 3 \
         --device "$DEVICE"
     touch "$STATE/pairs/done"
 }
-train embedded-ode "$STATE/settle/model" "$STATE/pairs" "$ODE_STEPS"
+train embedded-ode "$STATE/whole/model" "$STATE/pairs" "$ODE_STEPS"
 [ -f "$STATE/decoder.done" ] || {
     limited "$PYTHON" -m heliograph.embedded decoder "$STATE/start" "$STATE/decoder.pt" --steps "$DECODER_STEPS" \
         --seconds "$(($(left) - 20))"

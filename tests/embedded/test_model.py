@@ -37,7 +37,7 @@ def test_it_says_that_it_is_trained_and_how_it_is_sampled(pipeline):
     assert not pipeline.is_random
     assert pipeline.engine.size == (128, 128)
     assert pipeline.engine.sampler.steps == (1, 1, 1)
-    assert pipeline.engine.sampler.guidance.scale == 1.5
+    assert pipeline.engine.sampler.guidance.scale == 1.25
 
 
 def test_twenty_prompts_are_followed_nearly_as_often_as_recorded(pipeline):

@@ -107,7 +107,7 @@ def prompts(file: Path, count: int) -> None:
 STEPS = "1,1,1"
 """Steps on each level that the embedded model is sampled with: it is distilled."""
 
-GUIDANCE = 1.5
+GUIDANCE = 1.25
 """And its guidance: a little, so that subjects last."""
 
 TEACHER_STEPS = "6,6,6"

@@ -33,9 +33,9 @@ HEAD = """## The ideas left out, one by one
 Each arm is stage 2 continued from the same weights (the teacher as it was before its last 620 steps) for the same
 {steps} steps of 16 samples with one idea left out, and sampled as it was trained ({sampled}): {num} videos of
 {minutes:.1f} minutes and {prompts} short ones, with the same prompts and seeds for all. A cell of the first table is
-the mean, then arm minus whole over pairs of videos with its 95 % bootstrap interval and the p of a sign-flip test (with {num} pairs p
-is at least {least:.3f}). An arm is short beside the training before it, which had the idea: it shows what leaving out undoes, and no difference here
-is not proof that there would be none from the start.
+the mean, then arm minus whole over pairs of videos with its 95 % bootstrap interval and the p of a sign-flip test
+(with {num} pairs p is at least {least:.3f}). An arm is short beside the training before it, which had the idea: it
+shows what leaving out undoes, and no difference here is not proof that there would be none from the start.
 """
 
 

@@ -18,14 +18,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from heliograph.autoencoder import FastAutoencoder
-from heliograph.bench.kernels import RELEASED, SMALL, Timing, local_kernels, seconds_of, time_kernels
+from heliograph.bench.kernels import RELEASED, SMALL, Timing, seconds_of, time_kernels
 from heliograph.bench.report import machine_facts
 from heliograph.bench.roofline import rates_of
 from heliograph.bench.run import make_ours, timed
 from heliograph.bench.subject import SHAPES, RandomTexts, Subject, approximated, random_transformer
 from heliograph.bench.theirs import MakeTheirs, their_transformer
 from heliograph.config import EXACT, MemoryConfig, SpeedConfig
-from heliograph.engine.attention import PROBE_SHAPE, probe_all
+from heliograph.engine.attention import LOCAL_KERNELS, PROBE_SHAPE, probe_all
 from heliograph.engine.needs import NetworkSizes
 from heliograph.engine.placement import Plan
 from heliograph.engine.tuning import approximate, tune, tuned_denoiser
@@ -96,7 +96,7 @@ def facts(bench: Bench) -> None:
             "cuda": torch.version.cuda,
             "cudnn": torch.backends.cudnn.version(),
         }
-        probes = probe_all(local_kernels(), bench.device, torch.bfloat16, PROBE_SHAPE)
+        probes = probe_all(LOCAL_KERNELS, bench.device, torch.bfloat16, PROBE_SHAPE)
         values["attention"] = {probe.name: probe.problem or probe.seconds for probe in probes}
         for probe in probes:
             bench.say(f"attention {probe}")
@@ -124,8 +124,8 @@ def compiled(bench: Bench) -> None:
     """Ours beside diffusers compiled, at both schedules; a size is compiled when it is first met."""
     was_searching = torch.backends.cudnn.benchmark
     try:
-        theirs = MakeTheirs(bench.exact, is_compiled=True, by_blocks=bench.by_blocks)
-        name = f"diffusers compiled{' by blocks' if bench.by_blocks else ''}"
+        theirs = MakeTheirs(bench.exact, bench.compiling)
+        name = f"diffusers compiled {bench.compiling}"
         bench.measure("compiled-111", bench.exact, (name, theirs))
         bench.measure("compiled-222", at(bench.exact, TWO), (name, theirs))
     finally:

@@ -114,7 +114,7 @@ def main() -> None:
         device=torch.device(arguments.device),
         chunks=arguments.chunks,
         rounds=arguments.rounds,
-        by_blocks=not arguments.compile_whole,
+        compiling="whole" if arguments.compile_whole else "by blocks",
         ends=started + arguments.seconds,
     )
     for item in items:

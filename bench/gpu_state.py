@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
-from heliograph.bench.report import Figures, Report
+from heliograph.bench.report import Figures, Report, ratios_of
 from heliograph.bench.run import Run, in_turn, make_ours, timed
 from heliograph.bench.subject import Asked, Subject, random_subject
-from heliograph.bench.theirs import MakeTheirs
+from heliograph.bench.theirs import Compiling, MakeTheirs
 from heliograph.media.target import write_whole
 from heliograph.model.transformer import HeliosTransformer3DModel
 
@@ -31,7 +31,7 @@ class Bench:
     device: torch.device
     chunks: int
     rounds: int
-    by_blocks: bool
+    compiling: Compiling
     ends: float
     figures: dict[str, Figures] = field(default_factory=dict)
 
@@ -74,7 +74,7 @@ class Bench:
         report = Report(subject, found, self.rounds, self.chunks, ("python", *sys.argv))
         steps = ",".join(map(str, subject.sampler.steps))
         others = {key: value for key, value in self.figures.items() if key.endswith(steps)}
-        ratios = {key: _ratios(found[0], other) for key, other in others.items()}
+        ratios = {key: ratios_of(found[0], other) for key, other in others.items()}
         extra = {
             "warming_up_seconds": warming,
             "ratios_to_earlier_items": ratios,
@@ -99,17 +99,6 @@ def _unused_bytes(exact: HeliosTransformer3DModel, used: HeliosTransformer3DMode
     """Of the exact model's weights that stay in memory, those that the other has replaced."""
     kept = {parameter.data_ptr() for parameter in used.parameters()}
     return sum(p.numel() * p.dtype.itemsize for p in exact.parameters() if p.data_ptr() not in kept)
-
-
-def _ratios(ours: Figures, other: Figures) -> dict[str, float]:
-    """How many times faster than figures of an earlier item, which were not measured in turn with these."""
-    return {
-        "end to end": ours.frames_per_second.median / other.frames_per_second.median,
-        "steady chunk": other.chunk.median / ours.chunk.median,
-        "transformer": other.transformer.median / ours.transformer.median,
-        "decode": other.decode.median / ours.decode.median,
-        "first frame": other.first_frames.median / ours.first_frames.median,
-    }
 
 
 def _line(figures: Figures) -> str:

@@ -55,7 +55,8 @@ def run_bench(options: BenchOptions, tell: Tell) -> Report:
     use_threads(options.threads, exact.engine.num_threads)
     count = torch.get_num_threads()
     # Theirs takes over the weights as they are, before ours are brought to 8 bits.
-    theirs = MakeTheirs(exact, is_compiled=options.compile_theirs) if options.against == "diffusers" else None
+    compiling = "whole" if options.compile_theirs else None
+    theirs = MakeTheirs(exact, compiling) if options.against == "diffusers" else None
     subject = approximated(exact, options.speed)
     works: dict[str, Callable[[], Run]] = {
         "heliograph": partial(_on_threads, count, make_ours, subject, options.chunks)

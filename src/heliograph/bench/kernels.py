@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from heliograph.bench.roofline import Rates, chunk_tokens
-from heliograph.engine.attention import EXACT_KERNELS, ROUNDED_KERNELS, Candidate, probe_all
+from heliograph.engine.attention import LOCAL_KERNELS, probe_all
 from heliograph.engine.needs import NetworkSizes, Workload
 from heliograph.kernels import eight_bit
 from heliograph.kernels.choice import PLAIN, Kernels, eight_bit_product, fused_kernels
@@ -100,14 +100,9 @@ def _attentions(shapes: Shapes, device: torch.device, dtype: torch.dtype, rates:
     heads, width = shapes.net.num_heads, shapes.net.head_dim
     for n in _lengths(shapes):
         flops = 4.0 * n * n * heads * width
-        for probe in probe_all(local_kernels(), device, dtype, (1, n, heads, width)):
+        for probe in probe_all(LOCAL_KERNELS, device, dtype, (1, n, heads, width)):
             floor = flops / rates.attention if rates else None
             yield Timing(f"attention {probe.name}", f"{n} tokens", probe.seconds, flops, 0.0, floor, probe.problem)
-
-
-def local_kernels() -> Sequence[Candidate]:
-    """Attention kernels that are tried where they are named: none is fetched from the network."""
-    return [kernel for kernel in (*EXACT_KERNELS, *ROUNDED_KERNELS) if kernel.package != "kernels"]
 
 
 def _block_steps(shapes: Shapes, device: torch.device, dtype: torch.dtype, rates: Rates | None) -> Iterator[Timing]:

@@ -86,14 +86,7 @@ class Report:
         """How many times faster the first engine is than the second, by what is compared; empty if there is one."""
         if len(self.figures) < 2:
             return {}
-        ours, theirs = self.figures[:2]
-        return {
-            "end to end": ours.frames_per_second.median / theirs.frames_per_second.median,
-            "steady chunk": theirs.chunk.median / ours.chunk.median,
-            "transformer": theirs.transformer.median / ours.transformer.median,
-            "decode": theirs.decode.median / ours.decode.median,
-            "first frame": theirs.first_frames.median / ours.first_frames.median,
-        }
+        return ratios_of(*self.figures[:2])
 
     def lines(self) -> list[str]:
         """The table, and above it what was measured where."""
@@ -121,6 +114,17 @@ class Report:
             "figures": [figures.as_json() for figures in self.figures],
             "ratios": self.ratios,
         }
+
+
+def ratios_of(ours: Figures, theirs: Figures) -> dict[str, float]:
+    """How many times faster the first figures are than the second, by what is compared."""
+    return {
+        "end to end": ours.frames_per_second.median / theirs.frames_per_second.median,
+        "steady chunk": theirs.chunk.median / ours.chunk.median,
+        "transformer": theirs.transformer.median / ours.transformer.median,
+        "decode": theirs.decode.median / ours.decode.median,
+        "first frame": theirs.first_frames.median / ours.first_frames.median,
+    }
 
 
 def machine_facts(device: torch.device) -> dict[str, Any]:

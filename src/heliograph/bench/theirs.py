@@ -6,7 +6,7 @@ examples do. The text is given as an embedding to both, so the text encoder is i
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import diffusers
 import numpy as np
@@ -29,6 +29,10 @@ REGULAR_GAMMA = 0.3
 
 COMPILED: dict[str, Any] = {"mode": "max-autotune-no-cudagraphs", "dynamic": False}
 """How the released script compiles the transformer."""
+
+Compiling = Literal["whole", "by blocks"]
+"""What is compiled at once: all, as the released script does, minutes for each of the three sizes; or one block for
+all, the same kernels for less."""
 
 
 class WatchedAutoencoder:
@@ -106,17 +110,16 @@ def _can_draw(gamma: float, device: torch.device) -> bool:
 class MakeTheirs:
     """Makes chunks with their pipeline."""
 
-    def __init__(self, subject: Subject, *, is_compiled: bool = False, by_blocks: bool = False) -> None:
-        """`is_compiled`: as the released script does it, minutes for each of the three sizes; `by_blocks`: one block is
-        compiled for all, with the same kernels in it, in a fraction of the time.
-        """
-        network = their_transformer(subject.transformer, subject.device)
-        if is_compiled:
+    def __init__(self, subject: Subject, compiling: Compiling | None = None) -> None:
+        """Put their network over our tensors and, where that is asked for, compile it; nothing runs yet."""
+        self.transformer: Any = their_transformer(subject.transformer, subject.device)
+        if compiling is not None:
             torch.backends.cudnn.benchmark = True
-        if is_compiled and by_blocks:
-            network.compile_repeated_blocks(**COMPILED)
-        # Not by the module's own `compile`: the hooks of a clock would be compiled, too, and anew for every run.
-        self.transformer: Any = torch.compile(network, **COMPILED) if is_compiled and not by_blocks else network
+        if compiling == "by blocks":
+            self.transformer.compile_repeated_blocks(**COMPILED)
+        elif compiling == "whole":
+            # Not by the module's own `compile`: the hooks of a clock would be compiled, too, and anew for every run.
+            self.transformer = torch.compile(self.transformer, **COMPILED)
         self._pipeline = their_pipeline(subject, self.transformer)
         # Text keys are part of the transformer's work; encoding the prompt is not.
         texts = subject.engine.texts

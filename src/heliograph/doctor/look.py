@@ -13,7 +13,7 @@ from heliograph.checkpoint import RELEASED, RELEASED_SIZE, ModelFolder, latent_s
 from heliograph.config import SamplerConfig
 from heliograph.doctor.parts import CPU_FEATURES, Cpu, Kernel, ModelReport, Software
 from heliograph.doctor.runners import timed_runners, times_runners
-from heliograph.engine.attention import EXACT_KERNELS, PROBE_SHAPE, ROUNDED_KERNELS, Probe, fastest, probe_all
+from heliograph.engine.attention import EXACT_KERNELS, LOCAL_KERNELS, PROBE_SHAPE, Probe, fastest, probe_all
 from heliograph.engine.machine import Machine
 from heliograph.engine.needs import ModelNeeds, Workload, needs_of, released_needs, workload_of
 from heliograph.engine.placement import choose, plans_for
@@ -69,8 +69,7 @@ def _kernels(machine: Machine) -> tuple[Kernel, ...]:
         own = Kernel("native", is_available=True, note="PyTorch's own, the only one without an NVIDIA GPU")
         return own, *(_kernel(needs, machine) for needs in KERNELS)
     place, dtype = torch.device(device.name), torch.bfloat16 if device.has_bf16 else torch.float16
-    local = [kernel for kernel in (*EXACT_KERNELS, *ROUNDED_KERNELS) if kernel.package != "kernels"]
-    probes = probe_all(local, place, dtype, PROBE_SHAPE)
+    probes = probe_all(LOCAL_KERNELS, place, dtype, PROBE_SHAPE)
     best = fastest([probe for probe in probes if probe.name in {kernel.name for kernel in EXACT_KERNELS}])
     return tuple(_probed(probe, is_taken=probe is best) for probe in probes)
 

@@ -59,6 +59,9 @@ ROUNDED_KERNELS = (
 )
 """Kernels that multiply in 8 bits."""
 
+LOCAL_KERNELS = tuple(kernel for kernel in (*EXACT_KERNELS, *ROUNDED_KERNELS) if kernel.package != "kernels")
+"""All but what is fetched from the network, which is only tried when it is named."""
+
 PROBE_SHAPE = (1, 4560, 40, 128)
 """Batch, tokens, heads, width of the 14B model's second level at 384 × 640."""
 

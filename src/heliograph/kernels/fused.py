@@ -32,6 +32,7 @@ def _modulate_kernel(  # noqa: PLR0913, PLR0917 - a kernel has no other way to b
     rows_of_sample,
     rows_of_stretch,
     eps,
+    base,
     BLOCK: tl.constexpr,  # noqa: N803
 ):
     row = tl.program_id(0).to(tl.int64)
@@ -44,33 +45,9 @@ def _modulate_kernel(  # noqa: PLR0913, PLR0917 - a kernel has no other way to b
     variance = tl.sum(centred * centred, axis=0) / dim
     normed = centred * tl.rsqrt(variance + eps)
     place = sample * rows_of_sample + (token >= first).to(tl.int64) * rows_of_stretch + columns
-    scales = tl.load(scale + place, mask=inside, other=0.0)
-    shifts = tl.load(shift + place, mask=inside, other=0.0)
-    tl.store(out + row * dim + columns, (normed * (1.0 + scales) + shifts).to(out.dtype.element_ty), mask=inside)
-
-
-@triton.jit
-@no_type_check
-def _affine_norm_kernel(
-    x,
-    weight,
-    bias,
-    out,
-    dim,
-    eps,
-    BLOCK: tl.constexpr,  # noqa: N803
-):
-    row = tl.program_id(0).to(tl.int64)
-    columns = tl.arange(0, BLOCK)
-    inside = columns < dim
-    values = tl.load(x + row * dim + columns, mask=inside, other=0.0).to(tl.float32)
-    mean = tl.sum(values, axis=0) / dim
-    centred = tl.where(inside, values - mean, 0.0)
-    variance = tl.sum(centred * centred, axis=0) / dim
-    scales = tl.load(weight + columns, mask=inside, other=0.0).to(tl.float32)
-    shifts = tl.load(bias + columns, mask=inside, other=0.0).to(tl.float32)
-    normed = centred * tl.rsqrt(variance + eps) * scales + shifts
-    tl.store(out + row * dim + columns, normed.to(out.dtype.element_ty), mask=inside)
+    scales = tl.load(scale + place, mask=inside, other=0.0).to(tl.float32)
+    shifts = tl.load(shift + place, mask=inside, other=0.0).to(tl.float32)
+    tl.store(out + row * dim + columns, (normed * (base + scales) + shifts).to(out.dtype.element_ty), mask=inside)
 
 
 @triton.jit
@@ -135,10 +112,10 @@ def _norm_rotate_kernel(  # noqa: PLR0913, PLR0917
 def affine_norm(
     x: Float[Tensor, "b n d"], weight: Float[Tensor, " d"], bias: Float[Tensor, " d"], eps: float
 ) -> Float[Tensor, "b n d"]:
-    """`plain.affine_norm` in one kernel."""
+    """`plain.affine_norm` in one kernel, that of modulation: one row for all tokens, its scale the weight itself."""
     x = x.contiguous()
-    out, dim = torch.empty_like(x), x.shape[2]
-    _affine_norm_kernel[(x.shape[0] * x.shape[1],)](x, weight, bias, out, dim, eps, **row_options(dim))
+    out, (b, n, dim) = torch.empty_like(x), x.shape
+    _modulate_kernel[(b * n,)](x, bias, weight, out, n, n, dim, 0, 0, eps, 0.0, **row_options(dim))
     return out
 
 
@@ -154,7 +131,7 @@ def modulate(
     out, dim = torch.empty_like(x), x.shape[2]
     places = _places(shift, lengths)
     _modulate_kernel[(x.shape[0] * x.shape[1],)](
-        x, shift, scale, out, x.shape[1], lengths[0], dim, *places, eps, **row_options(dim)
+        x, shift, scale, out, x.shape[1], lengths[0], dim, *places, eps, 1.0, **row_options(dim)
     )
     return out
 

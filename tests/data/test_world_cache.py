@@ -38,10 +38,14 @@ def folder(tmp_path_factory):
         yield path
 
 
-def source(folder, weight=1.0, seed=0, *, still=0.0, opening=0.0, aligned=False):
+def source(folder, weight=1.0, seed=0, *, still=0.0, opening=0.0, change=0.0, aligned=False):
     tokens = lambda captions: torch.tensor([[int(caption.split()[1])] for caption in captions])  # noqa: E731
     return WorldCacheSource(
-        folder, WORLD, Drawing(3, 19, 1, seed, aligned), Selection(weight, still, opening), tokens=tokens
+        folder,
+        WORLD,
+        Drawing(3, 19, 1, seed, aligned),
+        Selection(weight, still, opening, change_share=change),
+        tokens=tokens,
     )
 
 
@@ -99,6 +103,66 @@ def test_openings_are_first_chunks_without_a_past_and_as_frequent_as_asked(folde
     by_chance = 1 / some.info.num_chunks
     assert abs(opened / total - (0.5 + 0.5 * by_chance)) < 0.15
     assert "opening 0.5" in some.fingerprint() and "opening" not in plain.fingerprint()
+
+
+def test_a_changed_example_dissolves_from_a_clip_of_another_scene_through_the_first_chunk_of_its_own(folder):
+    changed, plain = source(folder, change=1.0), source(folder)
+    clips = [changed.example(clip, 1) for clip in range(3)]
+    scenes = [WORLD.record(clip).scene for clip in range(3)]
+    assert len(set(scenes)) > 1
+    share = torch.arange(1, 10).view(1, 9, 1, 1) / 9
+    seen = 0
+    for number in range(10):
+        some, all_ = changed.batch(number)[0], plain.batch(number)[0]
+        assert torch.equal(some.tokens, all_.tokens)
+        for row in range(3):
+            if not all_.history[row].any():
+                assert torch.equal(some.chunk[row], all_.chunk[row]) and not some.history[row].any()
+                continue
+            own = next(i for i in range(3) if torch.equal(all_.chunk[row], clips[i][1]))
+            before = next(i for i in range(3) if torch.equal(some.history[row], clips[i][0]))
+            assert scenes[before] != scenes[own]
+            assert torch.equal(some.anchor[row], clips[before][2])
+            torch.testing.assert_close(some.chunk[row], torch.lerp(clips[before][1], clips[own][1], share))
+            seen += 1
+    assert seen > 5
+
+
+def test_after_a_change_the_past_holds_the_dissolve_and_the_first_picture_stays_the_old_one(tmp_path):
+    info = replace(INFO, num_chunks=3)
+    for part in missing_parts(tmp_path, info):
+        write_part(tmp_path, part, info, WORLD, CODEC)
+    changed, plain = source(tmp_path, change=1.0), source(tmp_path)
+    seen = 0
+    for number in range(20):
+        some, all_ = changed.batch(number)[0], plain.batch(number)[0]
+        for row in range(3):
+            is_third = bool(all_.history[row, :, 1].any())
+            if not (is_third and torch.equal(some.chunk[row], all_.chunk[row])):
+                continue  # the first two chunks of a clip, and a third in which the change happens
+            clips = [changed.example(clip, 2) for clip in range(3)]
+            own = next(i for i in range(3) if torch.equal(all_.chunk[row], clips[i][1]))
+            before = next(i for i in range(3) if torch.equal(some.anchor[row], clips[i][2]))
+            assert before != own
+            assert torch.equal(some.history[row, :, :10], clips[before][0][:, :10])
+            share = torch.arange(1, 10).view(1, 9, 1, 1) / 9
+            expected = torch.lerp(clips[before][0][:, -9:], clips[own][0][:, -9:], share)
+            torch.testing.assert_close(some.history[row, :, -9:], expected)
+            seen += 1
+    assert seen > 5
+
+
+def test_changes_are_as_frequent_as_asked_and_leave_the_other_examples_as_they_were(folder):
+    mixed, plain = source(folder, change=0.3), source(folder)
+    changed = able = 0
+    for number in range(80):
+        some, all_ = mixed.batch(number)[0], plain.batch(number)[0]
+        for row in range(3):
+            is_changed = not torch.equal(some.anchor[row], all_.anchor[row])
+            assert is_changed or torch.equal(some.chunk[row], all_.chunk[row])
+            changed, able = changed + is_changed, able + bool(all_.history[row].any())
+    assert 0.2 < changed / able < 0.4
+    assert "changed 0.3" in mixed.fingerprint() and "changed" not in plain.fingerprint()
 
 
 def test_still_starts_are_as_frequent_as_asked_and_leave_the_others_as_they_were(folder):

@@ -20,18 +20,21 @@ class Selection:
         opening_share: of the examples, how many are the first chunk of their clip whatever the draw says: there text
             alone decides where things begin, and later chunks shown without their past only blur that.
         shows: the kind of clips that come up.
+        change_share: of the examples that may be, how many follow a clip of another scene, which dissolves into this
+            one over a chunk: what a video does whose prompt changes. First chunks and still starts follow nothing.
     """
 
     subject_weight: float = 1.0
     still_share: float = 0.0
     opening_share: float = 0.0
     shows: Shows = "all"
+    change_share: float = 0.0
 
     @property
     def chooses(self) -> bool:
         """Whether examples are chosen, which only a cache lets one do."""
-        return bool(self.still_share or self.opening_share or self.shows != "all")
+        return bool(self.still_share or self.opening_share or self.change_share or self.shows != "all")
 
     def __post_init__(self) -> None:
-        if not (0 <= self.still_share <= 1 and 0 <= self.opening_share <= 1):
-            raise UserError(f"still_share={self.still_share}, opening_share={self.opening_share}; use 0 to 1 for both")
+        if not all(0 <= share <= 1 for share in (self.still_share, self.opening_share, self.change_share)):
+            raise UserError(f"{self} has a share outside 0 to 1; use shares of all examples")

@@ -148,10 +148,15 @@ class WorldCacheSource:
         """
         self.info = read_cache_info(folder)
         self.world, self.drawing, self.selection = world, drawing, selection
-        clips = range(self.info.num_clips)
-        self._clips = [clip for clip in clips if world.accepts(selection.shows, world.record(clip))]
+        records = {clip: world.record(clip) for clip in range(self.info.num_clips)}
+        self._scenes = {clip: r.scene for clip, r in records.items() if world.accepts(selection.shows, r)}
+        self._clips = list(self._scenes)
         if not self._clips:
             raise DataError(f"none of the {self.info.num_clips} clips in {folder} is of the kind that is to be shown")
+        scenes = set(self._scenes.values())
+        self._elsewhere = {here: [clip for clip in self._clips if self._scenes[clip] != here] for here in scenes}
+        if selection.change_share and len(scenes) == 1:
+            raise DataError(f"all clips in {folder} show one scene, which changes into no other; use change_share=0")
         self.text, self.tokens = text, tokens
         parts = [_read_part(_part_file(folder, part)) for part in range(_num_parts(self.info))]
         self._latents, self._anchors, self._shares = (
@@ -175,9 +180,10 @@ class WorldCacheSource:
         """What the clips are."""
         still = f"still starts {self.selection.still_share}, " if self.selection.still_share else ""
         opening = f"opening {self.selection.opening_share}, " if self.selection.opening_share else ""
+        change = f"changed {self.selection.change_share}, " if self.selection.change_share else ""
         kind = "" if len(self._clips) == self.info.num_clips else f"{len(self._clips)} clips of it, "
         weight = f"subject weight {self.selection.subject_weight}, "
-        return f"world cache, {self.info}, {kind}{weight}{still}{opening}seed {self.drawing.seed}"
+        return f"world cache, {self.info}, {kind}{weight}{still}{opening}{change}seed {self.drawing.seed}"
 
     def _clip(self, visit: int) -> int:
         epoch, position = divmod(visit, len(self._clips))
@@ -205,8 +211,33 @@ class WorldCacheSource:
             chunks = chunks[:1] * len(clips)
             stills = [still and chunks[0] == 0 for still in stills]
         history, chunk, anchor, weight = self._examples(clips, chunks, stills)
+        if self.selection.change_share:
+            before, first = self._draw_changes(clips, chunks, stills, generator)
+            old_history, old_chunk, anchor, _ = self._examples(before, chunks, stills)
+            past, now = self._shares_of_new(chunks, first).split([self.drawing.memory_frames, CHUNK_LATENTS], dim=2)
+            history, chunk = torch.lerp(old_history, history, past), torch.lerp(old_chunk, chunk, now)
         weights = weight if self.selection.subject_weight != 1 else None
         return Batch(chunk, history, anchor, text, tokens, weights, chunks[0] if self.drawing.is_aligned else 0)
+
+    def _draw_changes(
+        self, clips: Sequence[int], chunks: Sequence[int], stills: Sequence[bool], generator: torch.Generator
+    ) -> tuple[list[int], list[int]]:
+        """For every example the clip that comes before it, itself where none does, and the first chunk after that."""
+        before, first = list(clips), [0] * len(clips)
+        draws = torch.rand(len(clips), 3, generator=generator).tolist()
+        for row, (changes, which, when) in enumerate(draws):
+            if changes < self.selection.change_share and chunks[row] > 0 and not stills[row]:
+                others = self._elsewhere[self._scenes[clips[row]]]
+                before[row], first[row] = others[int(which * len(others))], 1 + int(when * chunks[row])
+        return before, first
+
+    def _shares_of_new(self, chunks: Sequence[int], first: Sequence[int]) -> Float[Tensor, "b 1 n 1 1"]:
+        """What a clip has in each remembered frame and each frame of its chunk: more and more through chunk `first`."""
+        device = self._latents.device
+        chunks_since = torch.tensor(chunks, device=device) - torch.tensor(first, device=device)
+        frames = torch.arange(-self.drawing.memory_frames, CHUNK_LATENTS, device=device)
+        shares = (chunks_since[:, None] + (frames + 1) / CHUNK_LATENTS).clamp(0, 1)
+        return rearrange(shares, "b n -> b 1 n 1 1")
 
     def example(self, clip: int, chunk: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """History (c m h w), chunk (c t h w), anchor (c 1 h w) and weights (1 t h w) of a chunk of a clip."""

@@ -105,10 +105,11 @@ SETTLE = replace(
         openings=Openings((2.7, 0.7)),
     ),
     loop=replace(MULTISCALE.loop, max_steps=1500, seed=57),
-    selection=Selection(still_share=0.2, opening_share=0.5),
+    selection=Selection(still_share=0.2, opening_share=0.5, change_share=0.25),
 )
 """Stage 2 again, on everything, gently, with many first chunks and a second look at them: where a subject begins, and
-so where it goes, is decided there. Without them what the crossings taught was unlearned within 1,500 steps."""
+so where it goes, is decided there. Without them what the crossings taught was unlearned within 1,500 steps. Of what
+follows something, a part follows another scene: a prompt that changes must win over what is remembered."""
 
 WHOLE = replace(
     SETTLE,

@@ -20,6 +20,7 @@ STATE=${RUN_STATE:-runs/state}
 OUTPUT=${OUTPUT:-src/heliograph/assets/tiny}
 DEVICE=${DEVICE:-auto}
 CLIPS=${CLIPS:-12000}
+LATE=${LATE:-3000}
 ADAPT_STEPS=${ADAPT_STEPS:-450}
 MULTISCALE_STEPS=${MULTISCALE_STEPS:-9000}
 MOTION_STEPS=${MOTION_STEPS:-150}
@@ -53,7 +54,7 @@ train() { # preset, start, data, steps; name of the result where it is not the p
 mkdir -p "$STATE"
 [ -f "$STATE/start/heliograph.json" ] || "$PYTHON" -m heliograph.embedded start "$STATE/start"
 [ -f "$STATE/latents/done" ] || {
-    limited "$PYTHON" -m heliograph.embedded latents "$STATE/start" "$STATE/latents" --clips "$CLIPS" \
+    limited "$PYTHON" -m heliograph.embedded latents "$STATE/start" "$STATE/latents" --clips "$CLIPS" --late "$LATE" \
         --workers "${WORKERS:-1}"
     touch "$STATE/latents/done"
 }

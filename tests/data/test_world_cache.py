@@ -152,6 +152,37 @@ def test_after_a_change_the_past_holds_the_dissolve_and_the_first_picture_stays_
     assert seen > 5
 
 
+def test_late_clips_show_the_middle_of_a_video_with_its_first_picture_and_a_whole_past(tmp_path):
+    info = replace(INFO, num_chunks=3, num_late=1)
+    for part in missing_parts(tmp_path, info):
+        write_part(tmp_path, part, info, WORLD, CODEC)
+    assert [info.first_frame(clip) > 0 for clip in range(3)] == [False, False, True]
+    frames = unit_pixels(render([WORLD.record(2)], [info.first_frame(2)], 99, 32, 32).frames[0])
+    expected = [CODEC.encode_chunk(chunk)[0] for chunk in frames.split(33, dim=2)]
+    begins = CODEC.encode_image(unit_pixels(render([WORLD.record(2)], [0], 1, 32, 32).frames[0])[:, :, 0])[0]
+    own, seen = source(tmp_path, opening=0.7), 0
+    for number in range(8):
+        batch = own.batch(number)[0]
+        for row in range(3):
+            if float((batch.chunk[row] - expected[2]).abs().max()) > 1e-2:
+                continue
+            torch.testing.assert_close(batch.history[row, :, 1:10], expected[0], rtol=0, atol=1e-2)
+            torch.testing.assert_close(batch.history[row, :, 10:], expected[1], rtol=0, atol=1e-2)
+            torch.testing.assert_close(batch.anchor[row], begins, rtol=0, atol=1e-2)
+            seen += 1
+    assert seen == 8  # whatever the share of openings, a late clip does not open
+    aligned = source(tmp_path, aligned=True)
+    assert all(len(aligned.batch(number)[0].chunk) == 3 for number in range(3))
+    assert "2 clips of it" in aligned.fingerprint()
+
+
+def test_a_cache_of_late_clips_alone_or_without_room_for_a_past_is_refused():
+    with pytest.raises(DataError, match="some must show how videos begin"):
+        replace(INFO, num_late=3)
+    with pytest.raises(DataError, match="use 3 or more"):
+        replace(INFO, num_late=1)
+
+
 def test_changes_are_as_frequent_as_asked_and_leave_the_other_examples_as_they_were(folder):
     mixed, plain = source(folder, change=0.3), source(folder)
     changed = able = 0
@@ -235,8 +266,8 @@ def test_a_damaged_part_is_named(folder, tmp_path):
         source(tmp_path)
 
 
-def test_the_digest_ignores_the_decoder_and_notices_the_code():
-    wide = LinearAutoencoder(decoder_dim=4)
+def test_the_digest_ignores_what_only_decodes_and_notices_the_code():
+    wide = LinearAutoencoder(decoder_dim=4, refiner_dim=8)
     assert code_digest(LatentCodec(wide.eval())) == INFO.code
     wide.mean.data[0] = 1
     assert code_digest(LatentCodec(wide)) != INFO.code

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from heliograph.data.diorama.record import is_heldout
+from heliograph.data.diorama.record import LIVES_IN, is_heldout
 from heliograph.data.diorama.render import render
 from heliograph.embedded.checking import DAMAGES, check_checkers
 from heliograph.embedded.endurance import KEPT, METRICS, PROPERTIES, measured, summed_up
@@ -54,6 +54,19 @@ def test_a_change_of_colour_is_to_another_combination_that_training_knew():
         assert other_record(record, "time").time != record.time
 
 
+def test_a_change_of_scene_keeps_the_subject_where_it_can_live_there():
+    scenes = set()
+    for seed in range(60):
+        record = mixed_record(seed, "heldout")
+        other = other_record(record, "scene")
+        scenes.add(other.scene)
+        assert other.scene != record.scene and other.colour == record.colour
+        assert not is_heldout(other.scene, other.kind, other.colour)
+        stays = record.kind in LIVES_IN[other.scene] and not is_heldout(other.scene, record.kind, other.colour)
+        assert (other.kind == record.kind) == stays
+    assert len(scenes) > 3
+
+
 def test_the_checkers_are_checked_on_every_damage(checked):
     assert set(checked) == set(DAMAGES)
     assert all(each["share"] in (0, 1) and each["num"] == 1 for read in checked.values() for each in read.values())
@@ -67,7 +80,7 @@ def test_the_page_shows_every_stored_result(clip, checked, tmp_path: Path):
     side = summed_up([video, video])
     share = {"mean": 0.5, "low": 0.1, "high": 0.9}
     start = {"num": 2, "scene": share, "kind": share, "colour": share}
-    change = {"num": 2, "before": share, "after": share, "scene": share, "no cut": share}
+    change = {"num": 2, "before": share, "after": share, "kept": share, "no cut": share}
     scores = {
         "plan": {"num_chunks": 3, "num_prompts": 4},
         "shares": {"scene": 0.75},
@@ -77,7 +90,7 @@ def test_the_page_shows_every_stored_result(clip, checked, tmp_path: Path):
     merge_results(folder / "embedded.json", {"as shipped": scores})
     merge_results(folder / "stages.json", {"after ODE, 2,2,2": scores})
     merge_results(folder / "bars.json", {"endurance": about | {"seconds": 180, "model": side, "world": side}})
-    steering = {"image": start, "video": start, "colour": change, "time": change}
+    steering = {"image": start, "video": start, "colour": change, "time": change, "scene": change}
     merge_results(folder / "bars.json", {"steering": about | steering})
     merge_results(folder / "checkers.json", {"64 px": checked})
     write_evidence(folder, tmp_path / "evidence.md")

@@ -30,7 +30,7 @@ from heliograph.data.world import Texts, Tokens, cell_share, unit_pixels
 from heliograph.errors import OutputError
 from heliograph.media.target import write_whole
 from heliograph.seeds import RequestSeeds
-from heliograph.shapes import CHUNK_FRAMES, CHUNK_LATENTS
+from heliograph.shapes import CHUNK_FRAMES, CHUNK_LATENTS, FPS
 from heliograph.train.stage import Batch
 from heliograph.vae import LatentCodec
 
@@ -38,23 +38,46 @@ CACHE_FILE, PARTS_FOLDER = "cache.json", "parts"
 
 CLIPS_PER_PART = 50
 
+LATE_CHUNK = 2
+"""The first chunk of a late clip that is shown: those before it are its past."""
+
+LATEST_FRAME = 180 * FPS
+"""Late clips begin before this."""
+
 BYTE = 255
 """A share of 1, as it is stored."""
 
 
 @dataclass(frozen=True)
 class CacheInfo:
-    """What all parts have in common; `code` is a digest of the autoencoder's weights."""
+    """What all parts have in common; `code` is a digest of the autoencoder's weights.
+
+    The last `num_late` clips begin somewhere in the first minutes of their video. Short clips from its beginning never
+    show what long videos are made of: a subject that has been away and comes back.
+    """
 
     num_clips: int
     num_chunks: int
     height: int
     width: int
     code: str
+    num_late: int = 0
 
     def __post_init__(self) -> None:
         if min(self.num_clips, self.num_chunks) < 1:
             raise DataError(f"{self} holds nothing; use 1 or more clips and chunks")
+        if not 0 <= self.num_late < self.num_clips:
+            raise DataError(f"num_late={self.num_late} of {self.num_clips} clips; some must show how videos begin")
+        if self.num_late and self.num_chunks <= LATE_CHUNK:
+            raise DataError(f"{self.num_chunks} chunks are all past for late clips; use {LATE_CHUNK + 1} or more")
+
+    def is_late(self, clip: int) -> bool:
+        """Whether a clip begins in the middle of its video."""
+        return clip >= self.num_clips - self.num_late
+
+    def first_frame(self, clip: int) -> int:
+        """Number of the video's frame that the clip begins with."""
+        return random.Random(f"late {clip}").randrange(1, LATEST_FRAME) if self.is_late(clip) else 0
 
 
 @dataclass(frozen=True)
@@ -78,7 +101,7 @@ def code_digest(codec: LatentCodec) -> str:
     config = codec.autoencoder.config
     digest = hashlib.blake2b(json.dumps([list(config.latents_mean), list(config.latents_std)]).encode(), digest_size=8)
     state = {} if not isinstance(codec.autoencoder, torch.nn.Module) else codec.autoencoder.state_dict()
-    for name in sorted(name for name in state if not name.startswith("decoder.")):
+    for name in sorted(name for name in state if not name.startswith(("decoder.", "refiner."))):
         digest.update(name.encode() + state[name].float().cpu().numpy().tobytes())
     return digest.hexdigest()
 
@@ -107,21 +130,21 @@ def missing_parts(folder: Path, info: CacheInfo) -> list[int]:
 def write_part(folder: Path, part: int, info: CacheInfo, world: Worldly, codec: LatentCodec) -> None:
     """Render and encode one part, on the CPU."""
     first = part * CLIPS_PER_PART
-    rows = [
-        _encode(world.record(clip), info, codec) for clip in range(first, min(first + CLIPS_PER_PART, info.num_clips))
-    ]
+    clips = range(first, min(first + CLIPS_PER_PART, info.num_clips))
+    rows = [_encode(world.record(clip), info.first_frame(clip), info, codec) for clip in clips]
     latents, anchors, shares = (torch.stack(column).contiguous() for column in zip(*rows, strict=True))
     tensors = {"latents": latents.half(), "anchors": anchors.half(), "shares": (BYTE * shares).round().to(torch.uint8)}
     write_whole(_part_file(folder, part), save(tensors))
 
 
-def _encode(record: Record, info: CacheInfo, codec: LatentCodec) -> tuple[Tensor, Tensor, Tensor]:
-    """Latents (n c t h w), anchor (c 1 h w) and shares (n t h w) of a clip."""
-    footage = render([record], [0], info.num_chunks * CHUNK_FRAMES, info.height, info.width)
+def _encode(record: Record, first: int, info: CacheInfo, codec: LatentCodec) -> tuple[Tensor, Tensor, Tensor]:
+    """Latents (n c t h w), anchor (c 1 h w) and shares (n t h w) of a clip from frame `first` of its video on."""
+    footage = render([record], [first], info.num_chunks * CHUNK_FRAMES, info.height, info.width)
     frames = unit_pixels(footage.frames[0])
+    beginning = unit_pixels(render([record], [0], 1, info.height, info.width).frames[0])
     latents = torch.cat([codec.encode_chunk(chunk) for chunk in frames.split(CHUNK_FRAMES, dim=2)])
     shares = torch.stack([cell_share(mask, codec.stride) for mask in footage.mask[0].split(CHUNK_FRAMES)])
-    return latents, codec.encode_image(frames[:, :, 0])[0], shares
+    return latents, codec.encode_image(beginning[:, :, 0])[0], shares
 
 
 class WorldCacheSource:
@@ -148,13 +171,16 @@ class WorldCacheSource:
         """
         self.info = read_cache_info(folder)
         self.world, self.drawing, self.selection = world, drawing, selection
-        records = {clip: world.record(clip) for clip in range(self.info.num_clips)}
+        # Late chunks have no number in their video, which absolute positions would need.
+        num_clips = self.info.num_clips - (self.info.num_late if drawing.is_aligned else 0)
+        records = {clip: world.record(clip) for clip in range(num_clips)}
         self._scenes = {clip: r.scene for clip, r in records.items() if world.accepts(selection.shows, r)}
         self._clips = list(self._scenes)
         if not self._clips:
             raise DataError(f"none of the {self.info.num_clips} clips in {folder} is of the kind that is to be shown")
         scenes = set(self._scenes.values())
-        self._elsewhere = {here: [clip for clip in self._clips if self._scenes[clip] != here] for here in scenes}
+        begun = [clip for clip in self._clips if not self.info.is_late(clip)]
+        self._elsewhere = {here: [clip for clip in begun if self._scenes[clip] != here] for here in scenes}
         if selection.change_share and len(scenes) == 1:
             raise DataError(f"all clips in {folder} show one scene, which changes into no other; use change_share=0")
         self.text, self.tokens = text, tokens
@@ -206,6 +232,7 @@ class WorldCacheSource:
         if self.selection.opening_share:
             opens = (torch.rand(len(clips), generator=generator) < self.selection.opening_share).tolist()
             chunks = [0 if is_first else chunk for is_first, chunk in zip(opens, chunks, strict=True)]
+        chunks = [self._shown(clip, chunk) for clip, chunk in zip(clips, chunks, strict=True)]
         stills = (torch.rand(len(clips), generator=generator) < self.selection.still_share).tolist()
         if self.drawing.is_aligned:
             chunks = chunks[:1] * len(clips)
@@ -218,6 +245,10 @@ class WorldCacheSource:
             history, chunk = torch.lerp(old_history, history, past), torch.lerp(old_chunk, chunk, now)
         weights = weight if self.selection.subject_weight != 1 else None
         return Batch(chunk, history, anchor, text, tokens, weights, chunks[0] if self.drawing.is_aligned else 0)
+
+    def _shown(self, clip: int, chunk: int) -> int:
+        """The chunk that is shown where `chunk` was drawn: of late clips one with a past."""
+        return LATE_CHUNK + chunk % (self.info.num_chunks - LATE_CHUNK) if self.info.is_late(clip) else chunk
 
     def _draw_changes(
         self, clips: Sequence[int], chunks: Sequence[int], stills: Sequence[bool], generator: torch.Generator

@@ -32,14 +32,15 @@ def start(folder: Path) -> None:
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--clips", default=4000, show_default=True)
 @click.option("--chunks", default=4, show_default=True)
+@click.option("--late", default=0, show_default=True, help="Of the clips, how many begin later in their video.")
 @click.option("--workers", default=1, show_default=True, help="Processes that render, one thread each.")
-def latents(model: str, folder: Path, clips: int, chunks: int, workers: int) -> None:
+def latents(model: str, folder: Path, clips: int, chunks: int, late: int, workers: int) -> None:
     """Render clips of the mix and encode them with MODEL; started again, it goes on."""
     from heliograph.data.world_cache import CacheInfo, code_digest, missing_parts  # noqa: PLC0415
     from heliograph.embedded.render import open_codec, render_part  # noqa: PLC0415
     from heliograph.embedded.start import HEIGHT, WIDTH  # noqa: PLC0415
 
-    info = CacheInfo(clips, chunks, HEIGHT, WIDTH, code_digest(open_codec(model)))
+    info = CacheInfo(clips, chunks, HEIGHT, WIDTH, code_digest(open_codec(model)), late)
     parts = missing_parts(folder, info)
     with ProcessPoolExecutor(workers, get_context("spawn")) as pool:  # forked, PyTorch's threads would be missing
         jobs = [pool.submit(render_part, folder, part, info, model) for part in parts]

@@ -18,6 +18,7 @@ from heliograph.embedded.endurance import PROPERTIES
 from heliograph.embedded.evidence_arms import section as arms_section
 from heliograph.embedded.evidence_quality import section
 from heliograph.embedded.markdown import figure, judged, percent, table
+from heliograph.embedded.steering import STAYS
 from heliograph.errors import UserError
 from heliograph.evaluate.plots import curve_plot
 
@@ -58,7 +59,8 @@ a property of the last 15 % lies from that of the first 15 %, in levels of 255; 
 STEERING = """## What is given is kept, what is changed changes
 
 Videos that start from the first frame, or the first {given} frames, of a true clip, {seconds} s later; and videos
-whose prompt changes in one attribute after three chunks, read from the fourth chunk after the change on.
+whose prompt changes in one attribute after three chunks, read from the fourth chunk after the change on. Where the new
+scene is no place for the old subject, another one is asked for.
 """
 
 CHECKERS = """## The checkers
@@ -162,15 +164,16 @@ def _steering(found: Results) -> list[str]:
         [
             name,
             str(found[name]["num"]),
-            *(percent(found[name][each]) for each in ("before", "after", "scene", "no cut")),
+            STAYS[name],
+            *(percent(found[name][each]) for each in ("before", "after", "kept", "no cut")),
         ]
-        for name in ("colour", "time")
+        for name in STAYS
     ]
     return [
         STEERING.format(given=66, seconds=10),
         _about(found),
         *table(["start", "videos", "scene kept", "subject kept", "colour kept"], rows),
-        *table(["change", "videos", "right before", "right after", "scene kept", "no cut"], changes),
+        *table(["change", "videos", "to be kept", "right before", "right after", "kept", "no cut"], changes),
     ]
 
 

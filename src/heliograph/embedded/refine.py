@@ -93,7 +93,8 @@ class Examples:
         frames, shares, true, made = [], [], [], []
         for clip in range(config.num_chunks):
             chunk, record = draw.randrange(source.info.num_chunks), source.world.record(clip)
-            footage = render([record], [CHUNK_FRAMES * chunk], CHUNK_FRAMES, *engine.size)
+            first = source.info.first_frame(clip) + CHUNK_FRAMES * chunk
+            footage = render([record], [first], CHUNK_FRAMES, *engine.size)
             latents = engine.codec.encode_chunk(unit_pixels(footage.frames[0]))
             history, _, anchor, _ = source.example(clip, chunk)
             past = History(history[None], anchor[None] if chunk else None, chunk, engine.memory)

@@ -9,7 +9,7 @@ from einops import rearrange
 
 from heliograph.data.diorama import Record
 from heliograph.data.diorama.caption import plain_caption
-from heliograph.data.diorama.record import COLOURS, TIMES, is_heldout
+from heliograph.data.diorama.record import COLOURS, LIVES_IN, SCENES, TIMES, is_heldout, motions_of
 from heliograph.data.diorama.render import render
 from heliograph.embedded.endurance import Frames
 from heliograph.embedded.score import heldout_prompts
@@ -32,6 +32,9 @@ BEFORE_CHUNKS, WITHIN_CHUNKS, READ_CHUNKS = 3, 3, 3
 
 KEPT = ("scene", "kind", "colour")
 
+STAYS: Mapping[str, str] = {"colour": "scene", "time": "scene", "scene": "colour"}
+"""What may change in the middle of a video, and what must stay as it is then."""
+
 
 @dataclass(frozen=True)
 class SteeringPlan:
@@ -43,7 +46,7 @@ class SteeringPlan:
 def steering(pipeline: HeliosPipeline, plan: SteeringPlan, tell: Callable[[str], None] = print) -> dict[str, Any]:
     """Make the videos, read them back, and count; a share comes with its 95 % interval."""
     reader = Reader()
-    found: dict[str, list[Mapping[str, bool]]] = {name: [] for name in ("image", "video", "colour", "time")}
+    found: dict[str, list[Mapping[str, bool]]] = {name: [] for name in ("image", "video", *STAYS)}
     for number, prompt in enumerate(heldout_prompts(plan.num_videos)):
         height, width = pipeline.engine.size
         given = _filmed(prompt.record, GIVEN_CHUNKS * CHUNK_FRAMES, height, width)
@@ -52,26 +55,33 @@ def steering(pipeline: HeliosPipeline, plan: SteeringPlan, tell: Callable[[str],
             end = _play(session, -(-START_SECONDS * FPS // CHUNK_FRAMES))[-READ_CHUNKS * CHUNK_FRAMES :]
             right = reader.check(end, prompt.record)
             found[name].append({attribute: right[attribute] for attribute in KEPT})
-        for name in ("colour", "time"):
+        for name in STAYS:
             found[name].append(_change(pipeline, prompt.record, name, number, reader))
         tell(f"{number + 1}/{plan.num_videos} starts and changes")
     return {name: _shares(rows) for name, rows in found.items()}
 
 
 def other_record(record: Record, attribute: str) -> Record:
-    """The same clip with another colour or at another time; never a combination that is held out."""
-    values = COLOURS if attribute == "colour" else TIMES
+    """The same clip with another colour, at another time or in another scene; no change leads to what is held out.
+
+    In another scene the subject stays if it lives there; otherwise one that does takes its place.
+    """
+    values = {"colour": COLOURS, "time": TIMES, "scene": SCENES}[attribute]
     there = values.index(getattr(record, attribute))
     for step in range(1, len(values)):
         value = values[(there + step) % len(values)]
-        other = replace(record, **{attribute: value})
-        if attribute != "colour" or not is_heldout(other.scene, other.kind, other.colour):
-            return other
+        kinds = sorted(LIVES_IN[value], key=lambda kind: kind != record.kind) if value in LIVES_IN else [record.kind]
+        for kind in kinds:
+            if record.motion not in motions_of(kind):
+                continue
+            other = replace(record, **{attribute: value, "kind": kind})
+            if attribute == "time" or not is_heldout(other.scene, other.kind, other.colour):
+                return other
     raise AssertionError(f"every {attribute} of {record} is held out")
 
 
 def _change(pipeline: HeliosPipeline, record: Record, attribute: str, seed: int, reader: Reader) -> dict[str, bool]:
-    """A prompt changes in one attribute: whether the attribute follows in time, the scene stays, and nothing cuts."""
+    """A prompt changes in one attribute: whether it follows in time, what is to stay stays, and nothing cuts."""
     wanted = other_record(record, attribute)
     session = pipeline.session(plain_caption(record), seed=seed)
     before = _play(session, BEFORE_CHUNKS)
@@ -83,7 +93,7 @@ def _change(pipeline: HeliosPipeline, record: Record, attribute: str, seed: int,
     return {
         "before": was_right[attribute],
         "after": right[attribute],
-        "scene": right["scene"],
+        "kept": right[STAYS[attribute]],
         "no cut": not [cut for cut in cuts if cut >= BEFORE_CHUNKS * CHUNK_FRAMES],
     }
 

@@ -14,12 +14,12 @@ from heliograph.data.selection import Selection
 from heliograph.data.world import cell_share, unit_pixels
 from heliograph.data.world_cache import (
     CacheInfo,
-    WorldCacheSource,
     Worldly,
     code_digest,
     missing_parts,
     write_part,
 )
+from heliograph.data.world_examples import WorldCacheSource
 from heliograph.linear_autoencoder import LinearAutoencoder
 from heliograph.vae import LatentCodec
 

@@ -25,7 +25,7 @@ from heliograph.data.diorama.render import render
 from heliograph.data.loader import Drawing
 from heliograph.data.selection import Selection
 from heliograph.data.world import cell_share, unit_pixels
-from heliograph.data.world_cache import WorldCacheSource
+from heliograph.data.world_examples import WorldCacheSource
 from heliograph.embedded.render import MIX
 from heliograph.embedded.small_training import store, train_until
 from heliograph.engine.engine import Engine

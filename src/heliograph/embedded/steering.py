@@ -74,7 +74,8 @@ def other_record(record: Record, attribute: str) -> Record:
         for kind in kinds:
             if record.motion not in motions_of(kind):
                 continue
-            other = replace(record, **{attribute: value, "kind": kind})
+            changes: dict[str, Any] = {attribute: value, "kind": kind}
+            other = replace(record, **changes)
             if attribute == "time" or not is_heldout(other.scene, other.kind, other.colour):
                 return other
     raise AssertionError(f"every {attribute} of {record} is held out")

@@ -14,7 +14,8 @@ from heliograph.data.clips import DataError
 from heliograph.data.loader import Drawing, ShardSource, Share, Source
 from heliograph.data.shards import DATASET_FILE, ShardFolder, open_shards
 from heliograph.data.world import WorldClips, WorldSource
-from heliograph.data.world_cache import CACHE_FILE, WorldCacheSource, code_digest, read_cache_info
+from heliograph.data.world_cache import CACHE_FILE, code_digest, read_cache_info
+from heliograph.data.world_examples import WorldCacheSource
 from heliograph.embedded.render import MIX
 from heliograph.errors import CheckpointError
 from heliograph.model.attention import attend_by_products, use_kernel

@@ -9,7 +9,7 @@
 #   settle      stage 2 again, on everything, gently               whole       the same in larger batches
 #   pairs       the teacher's paths for prompts of the mix         ode         stage 3, few steps
 #   decoder     the network that paints what the code lacks        refiner     the one that smooths and sharpens it
-#   pack        the folder that is installed
+#   sharpen     the same against a critic, for edges               pack        the folder that is installed
 #
 # The variables for malloc keep freed memory and ask for large pages: a training step allocates and frees a gigabyte, and
 # where a page fault is dear (virtual machines) the step took up to three times as long without them.
@@ -27,11 +27,13 @@ MOTION_STEPS=${MOTION_STEPS:-150}
 CROSSINGS_STEPS=${CROSSINGS_STEPS:-800}
 SETTLE_STEPS=${SETTLE_STEPS:-3000}
 WHOLE_STEPS=${WHOLE_STEPS:-620}
-PROMPTS=${PROMPTS:-480}
+PROMPTS=${PROMPTS:-240}
+PAIR_CHUNKS=${PAIR_CHUNKS:-6}
 PAIR_STEPS=${PAIR_STEPS:-8,8,8}
 ODE_STEPS=${ODE_STEPS:-600}
 DECODER_STEPS=${DECODER_STEPS:-4000}
 REFINER_STEPS=${REFINER_STEPS:-2500}
+SHARPEN_STEPS=${SHARPEN_STEPS:-1100}
 END=$((SECONDS + ${CALL_SECONDS:-570}))
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} GLIBC_TUNABLES=glibc.malloc.hugetlb=1
 export MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=20000000000 MALLOC_TOP_PAD_=268435456
@@ -67,7 +69,7 @@ train embedded-whole "$STATE/settle/model" "$STATE/latents" "$WHOLE_STEPS" whole
 [ -f "$STATE/pairs/done" ] || {
     "$PYTHON" -m heliograph.embedded prompts "$STATE/prompts.txt" --count "$PROMPTS"
     limited "$PYTHON" -m heliograph.cli prepare "$STATE/prompts.txt" --ode-pairs --model "$STATE/whole/model" \
-        --output "$STATE/pairs" --steps "$PAIR_STEPS" --guidance-scale 2.5 --negative-prompt "" --chunks 3 \
+        --output "$STATE/pairs" --steps "$PAIR_STEPS" --guidance-scale 2.5 --negative-prompt "" --chunks "$PAIR_CHUNKS" \
         --device "$DEVICE"
     touch "$STATE/pairs/done"
 }
@@ -85,5 +87,10 @@ train embedded-ode "$STATE/whole/model" "$STATE/pairs" "$ODE_STEPS"
         --steps "$REFINER_STEPS" --seconds "$(($(left) - 20))"
     touch "$STATE/refiner.done"
 }
-"$PYTHON" -m heliograph.embedded pack "$STATE/painting" "$OUTPUT" --refiner "$STATE/refiner.pt"
+[ -f "$STATE/sharpened.done" ] || {
+    limited "$PYTHON" -m heliograph.embedded sharpen "$STATE/painting" "$STATE/latents" "$STATE/refiner.pt" \
+        "$STATE/sharpened.pt" --steps "$SHARPEN_STEPS" --seconds "$(($(left) - 20))"
+    touch "$STATE/sharpened.done"
+}
+"$PYTHON" -m heliograph.embedded pack "$STATE/painting" "$OUTPUT" --refiner "$STATE/sharpened.pt"
 echo done

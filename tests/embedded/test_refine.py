@@ -21,6 +21,7 @@ from heliograph.embedded.refine import (
     with_refiner,
 )
 from heliograph.embedded.render import open_codec, render_part
+from heliograph.embedded.sharpen import PictureCritic, SharpenConfig, SharpenTraining
 from heliograph.memory import History
 from heliograph.pipeline import HeliosPipeline
 
@@ -126,3 +127,93 @@ def test_decibels_are_of_what_is_shown_before_and_after(examples: Examples) -> N
     own = training(replace(examples))
     before, after = refined_psnr(own, range(2))
     assert 15 < before < 40 and before == pytest.approx(after, abs=1e-6)
+
+
+SHARP = SharpenConfig(40, num_chunks=6, batch_size=2, num_groups=4, critic_dim=8, critic_lead=3, warmup_steps=1)
+
+
+def sharpening(examples: Examples, config: SharpenConfig = SHARP) -> SharpenTraining:
+    return SharpenTraining(with_refiner(open_codec("tiny").autoencoder, 16), config, examples)
+
+
+def test_the_critic_learns_alone_at_first_and_the_average_follows_slowly(examples: Examples) -> None:
+    own = sharpening(examples)
+    start = {name: value.clone() for name, value in own.refiner.state_dict().items()}
+    critic = own.critic.opinion.weight.detach().clone()
+    for _ in range(3):
+        own.take_step()
+    assert all(torch.equal(own.refiner.state_dict()[name], value) for name, value in start.items())
+    assert not torch.equal(own.critic.opinion.weight, critic)
+    for _ in range(3):
+        own.take_step()
+    moved = (own.refiner.leave.weight - start["leave.weight"]).abs().max()
+    averaged = (own.average["leave.weight"] - start["leave.weight"]).abs().max()
+    assert 0 < float(averaged) < 0.1 * float(moved)
+
+
+def test_the_critic_learns_to_tell_edges_from_what_is_soft(examples: Examples) -> None:
+    own = sharpening(examples, replace(SHARP, max_steps=200, critic_dim=16, learning_rate=3e-3))
+    own.step = 1  # the rate is warm
+    edges = torch.randn(6, 12, 8, 8, generator=torch.Generator().manual_seed(0)).sign()
+    edges = edges.repeat_interleave(4, dim=-1).repeat_interleave(4, dim=-2)
+    soft = torch.nn.functional.avg_pool2d(edges, 5, 1, 2)
+    for _ in range(60):
+        own._update_critic(soft[:4], soft[:4], edges[:4], torch.ones(4, 1, 8, 8))
+    with torch.no_grad():
+        of_true, of_made = (own.critic(picture, soft[4:])[0].mean() for picture in (edges[4:], soft[4:]))
+    assert float(of_true) > float(of_made) + 0.5
+
+
+def test_an_opinion_is_of_a_patch_and_of_what_was_painted_there() -> None:
+    torch.manual_seed(0)
+    critic = PictureCritic(8).eval()
+    picture, painted = torch.randn(1, 12, 128, 128), torch.randn(1, 12, 128, 128)
+    with torch.no_grad():
+        before, features = critic(picture, painted)
+        assert before.shape == (1, 1, 32, 32) and len(features) == 4
+        picture[..., :8, :8] += 1
+        nearby = critic(picture, painted)[0]
+        assert not torch.equal(nearby[..., :2, :2], before[..., :2, :2])
+        assert torch.equal(nearby[..., 12:, 12:], before[..., 12:, 12:])
+        painted[..., :8, :8] += 1
+        assert not torch.equal(critic(picture, painted)[0][..., :2, :2], nearby[..., :2, :2])
+
+
+def test_frames_that_show_a_subject_are_looked_at_first(examples: Examples) -> None:
+    shares = torch.zeros(60)
+    shares[::6] = 1
+    picked = [sharpening(examples).pick(shares, torch.Generator().manual_seed(seed)) for seed in range(20)]
+    found = sum(int((each % 6 == 0).sum()) for each in picked)
+    assert found > 0.9 * 20 * SHARP.num_groups
+
+
+def test_a_stopped_sharpening_goes_on_as_it_would_have(examples: Examples, tmp_path: Path) -> None:
+    whole, first, second = sharpening(examples), sharpening(examples), sharpening(examples)
+    for _ in range(7):
+        whole.take_step()
+    for _ in range(5):
+        first.take_step()
+    first.save(tmp_path / "state.pt")
+    second.resume(tmp_path / "state.pt")
+    for _ in range(2):
+        second.take_step()
+    assert all(torch.equal(second.average[name], value) for name, value in whole.average.items())
+    assert torch.equal(second.critic.opinion.weight, whole.critic.opinion.weight)
+
+
+def test_sharpening_starts_from_a_refiner_and_what_it_stores_is_packed(
+    examples: Examples, model: Path, latents: Path, tmp_path: Path
+) -> None:
+    refined, state = tmp_path / "refined.pt", tmp_path / "state.pt"
+    own = training(examples)
+    own.take_step()
+    own.save(refined)
+    call = ["sharpen", str(model), str(latents), str(refined), str(state), "--steps", "1", "--chunks", "2"]
+    result = CliRunner().invoke(commands, call)
+    assert result.exit_code == 0, result.output
+    stored = torch.load(state, weights_only=True)["refiner"]
+    assert torch.allclose(stored["leave.weight"], own.refiner.leave.weight, atol=1e-6)  # the critic's step alone
+    pack(model, Decoding(refiner=state), tmp_path / "packed", Native(128, 128, (1, 1, 2), None, 1.0))
+    assert open_codec(str(tmp_path / "packed")).autoencoder.refiner is not None
+    wrong = CliRunner().invoke(commands, [*call[:3], str(tmp_path / "none.pt"), *call[4:]])
+    assert wrong.exit_code != 0 and "run `refine` first" in str(wrong.output) + str(wrong.exception)

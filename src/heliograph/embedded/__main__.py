@@ -86,6 +86,23 @@ def refine(model: str, latents: Path, state: Path, steps: int, chunks: int, seco
     _end(is_done=is_done)
 
 
+@commands.command()
+@click.argument("model")
+@click.argument("latents", type=click.Path(path_type=Path))
+@click.argument("refined", type=click.Path(path_type=Path))
+@click.argument("state", type=click.Path(path_type=Path))
+@click.option("--steps", default=1100, show_default=True)
+@click.option("--chunks", default=900, show_default=True, help="Examples.")
+@click.option("--seconds", default=540.0, show_default=True, help="Stop after this time; started again, it goes on.")
+def sharpen(model: str, latents: Path, refined: Path, state: Path, steps: int, chunks: int, seconds: float) -> None:
+    """Train the refiner of the state REFINED on against a critic, so that edges are edges."""
+    from heliograph.embedded.refine import cached_clips  # noqa: PLC0415 - loads torch
+    from heliograph.embedded.sharpen import SharpenConfig, sharpen_refiner  # noqa: PLC0415
+
+    config = SharpenConfig(steps, chunks)
+    _end(is_done=sharpen_refiner(model, cached_clips(latents), refined, state, config, seconds))
+
+
 def _end(*, is_done: bool) -> None:
     """Say whether a training is done, and exit with `UNFINISHED` where it is not."""
     click.echo("trained" if is_done else "not done yet: run it again", err=True)

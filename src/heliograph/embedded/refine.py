@@ -149,21 +149,35 @@ class RefinerTraining:
 
     def take_step(self) -> float:
         """One update; returns the loss: the weighted mean of |e| and of its differences between neighbours."""
-        generator = torch.Generator().manual_seed(self.config.seed * 2**32 + self.step)
-        rows = torch.randint(len(self.examples.frames), (self.config.batch_size,), generator=generator)
-        painted, cells = self._painted(self._latents(rows, generator))
-        picked = torch.randperm(len(painted), generator=generator)[: self.config.num_groups]
-        wanted, weight = (each[picked] for each in self._wanted(rows))
+        painted, cells, wanted, weight = self.draw(self.generator())
         with torch.autocast("cpu", torch.bfloat16):
-            refined = self.refiner.refine(painted[picked], cells[picked])
+            refined = self.refiner.refine(painted, cells)
         loss = self._loss(refined.float() - wanted, weight)
-        self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.refiner.parameters(), self.config.max_grad_norm)
-        self.optimiser.param_groups[0]["lr"] = self.config.rate_at(self.step)
-        self.optimiser.step()
+        self._update(loss)
         self.step += 1
         return float(loss.detach())
+
+    def generator(self) -> torch.Generator:
+        """What all randomness of this step comes from."""
+        return torch.Generator().manual_seed(self.config.seed * 2**32 + self.step)
+
+    def draw(
+        self, generator: torch.Generator
+    ) -> tuple[Groups, Float[Tensor, "g c3 h w"], Groups, Float[Tensor, "g 1 H W"]]:
+        """Some latent frames: what was painted of each, what lies around its cells, the truth, the pixels' weights."""
+        rows = torch.randint(len(self.examples.frames), (self.config.batch_size,), generator=generator)
+        painted, cells = self._painted(self._latents(rows, generator))
+        picked = self.pick(self.examples.shares[rows].amax(dim=(2, 3)).flatten(), generator)
+        wanted, weight = (each[picked] for each in self._wanted(rows))
+        return painted[picked], cells[picked], wanted, weight
+
+    def pick(self, shares: Float[Tensor, " g"], generator: torch.Generator) -> Tensor:
+        """Which latent frames are looked at, given how much of some cell of each shows a subject: any of them."""
+        return torch.randperm(len(shares), generator=generator)[: self.config.num_groups]
+
+    def rate(self) -> float:
+        """Learning rate in this step."""
+        return self.config.rate_at(self.step)
 
     def save(self, file: Path) -> None:
         """Store everything to go on from."""
@@ -175,6 +189,13 @@ class RefinerTraining:
         self.step = state["step"]
         self.refiner.load_state_dict(state["refiner"])
         self.optimiser.load_state_dict(state["optimiser"])
+
+    def _update(self, loss: Float[Tensor, ""]) -> None:
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.refiner.parameters(), self.config.max_grad_norm)
+        self.optimiser.param_groups[0]["lr"] = self.rate()
+        self.optimiser.step()
 
     def _latents(self, rows: Tensor, generator: torch.Generator) -> Float[Tensor, "b c t h w"]:
         """Normalised latents of some chunks, as the model makes them or true ones with a little noise."""

@@ -9,7 +9,7 @@ from einops import rearrange
 
 from heliograph.data.diorama import Record
 from heliograph.data.diorama.caption import plain_caption
-from heliograph.data.diorama.record import COLOURS, LIVES_IN, SCENES, TIMES, is_heldout, motions_of
+from heliograph.data.diorama.record import COLOURS, LIVES_IN, SCENES, TIMES, Kind, is_heldout, motions_of
 from heliograph.data.diorama.render import render
 from heliograph.embedded.endurance import Frames
 from heliograph.embedded.score import heldout_prompts
@@ -70,7 +70,9 @@ def other_record(record: Record, attribute: str) -> Record:
     there = values.index(getattr(record, attribute))
     for step in range(1, len(values)):
         value = values[(there + step) % len(values)]
-        kinds = sorted(LIVES_IN[value], key=lambda kind: kind != record.kind) if value in LIVES_IN else [record.kind]
+        kinds: list[Kind] = [record.kind]
+        if value in LIVES_IN:
+            kinds = sorted(LIVES_IN[value], key=lambda kind: kind != record.kind)
         for kind in kinds:
             if record.motion not in motions_of(kind):
                 continue

@@ -137,9 +137,9 @@ GAN_STAGE = DistillConfig(
     past=PAST,
     student_corruption=Corruption(noise=0.0, blur=0.0, exposure=0.9, factors=(0.3, 1.7)),
     teacher_guidance=2.0,
-    student_times=TimeDraw(steps=60),
-    gan=GanConfig(blocks=(1, 3, 5), sizes=HeadSizes(width=64, halvings=1), first_step=20),
-    student_optimiser=Optimiser(1e-4, (0.0, 0.999), 1e-3),
+    student_times=TimeDraw(steps=100),
+    gan=GanConfig(blocks=(1, 3, 5), sizes=HeadSizes(width=64, halvings=1), first_step=60),
+    student_optimiser=Optimiser(3e-5, (0.0, 0.999), 1e-3),
     critic_optimiser=Optimiser(2e-4, (0.0, 0.999), 1e-3),
 )
 
@@ -147,7 +147,7 @@ GAN = replace(
     ODE,
     name="embedded-gan",
     stage=GAN_STAGE,
-    loop=replace(ODE.loop, max_steps=1000, rate="constant", seed=53),
+    loop=replace(ODE.loop, max_steps=300, rate="constant", seed=53),
     batch_size=16,
     scores=StartPoint("tiny"),
     critic=AdapterConfig(32),

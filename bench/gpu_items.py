@@ -27,7 +27,7 @@ from heliograph.bench.theirs import MakeTheirs, their_transformer
 from heliograph.config import EXACT, MemoryConfig, SpeedConfig
 from heliograph.engine.attention import LOCAL_KERNELS, PROBE_SHAPE, probe_all
 from heliograph.engine.needs import NetworkSizes
-from heliograph.engine.placement import Plan
+from heliograph.engine.plan import Plan
 from heliograph.engine.tuning import approximate, tune, tuned_denoiser
 from heliograph.errors import UserError
 from heliograph.kernels import fused

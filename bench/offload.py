@@ -23,7 +23,8 @@ from heliograph.checkpoint import ModelFolder, open_model
 from heliograph.config import EXACT, MemoryConfig
 from heliograph.engine.machine import this_machine
 from heliograph.engine.needs import Workload, needs_of
-from heliograph.engine.placement import Plan, plans_for
+from heliograph.engine.placement import plans_for
+from heliograph.engine.plan import Plan
 from heliograph.engine.tuning import tuned_transformer
 from heliograph.media.target import write_whole
 from heliograph.memory import History

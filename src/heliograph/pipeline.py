@@ -23,7 +23,8 @@ from heliograph.engine.engine import Engine, load_engine
 from heliograph.engine.machine import this_machine
 from heliograph.engine.needs import needs_of, workload_of
 from heliograph.engine.pictures import Chunk
-from heliograph.engine.placement import Plan, choose, choose_rounded, plans_for
+from heliograph.engine.placement import plans_for
+from heliograph.engine.plan import Plan, choose, choose_rounded
 from heliograph.engine.session import Session, chunks_of, resume
 from heliograph.errors import UserError
 from heliograph.media.frames import Fit, fill, read_first_frame, read_image, read_video

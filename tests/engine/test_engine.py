@@ -9,7 +9,7 @@ import torch
 
 from heliograph.checkpoint import open_model
 from heliograph.engine.engine import Engine, fingerprint, load_engine
-from heliograph.engine.placement import Plan
+from heliograph.engine.plan import Plan
 from heliograph.engine.prompts import TextEmbeddings
 from heliograph.engine.session import Session
 from heliograph.memory import History

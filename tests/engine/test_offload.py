@@ -10,7 +10,7 @@ from torch import nn
 
 from heliograph.checkpoint import ModelFolder, load_transformer, open_model
 from heliograph.engine.offload import ALIGNMENT, Layout, offload_blocks
-from heliograph.engine.placement import BLOCKS_IN_FLIGHT, Plan
+from heliograph.engine.plan import BLOCKS_IN_FLIGHT, Plan
 from heliograph.model.transformer import HeliosTransformer3DModel
 from heliograph.tiny import TinySizes, write_random_tiny
 from tests.live_bytes import LiveBytes

@@ -30,7 +30,8 @@ from heliograph.engine.needs import (
     released_needs,
     workload_of,
 )
-from heliograph.engine.placement import WAYS, Plan, choose, choose_rounded, plans_for
+from heliograph.engine.placement import plans_for
+from heliograph.engine.plan import WAYS, Plan, choose, choose_rounded
 from heliograph.errors import CheckpointError, UserError
 from heliograph.model.memo import Memos
 from heliograph.model.transformer import HeliosTransformer3DModel

@@ -26,7 +26,7 @@ from heliograph.engine.attention import (
     set_attention,
 )
 from heliograph.engine.decoders import SmallDecoder, choose_decoder
-from heliograph.engine.placement import Plan
+from heliograph.engine.plan import Plan
 from heliograph.engine.tuning import choose_runner, device_for_vae, resolved
 from heliograph.errors import CheckpointError, UserError
 from heliograph.generate import GenerateOptions

@@ -13,7 +13,7 @@ from heliograph.bench.clock import Spread
 from heliograph.bench.run import Run
 from heliograph.bench.subject import Subject
 from heliograph.doctor import this_cpu
-from heliograph.engine.placement import readable
+from heliograph.engine.plan import readable
 from heliograph.revision import revision
 from heliograph.shapes import CHUNK_FRAMES
 

@@ -18,7 +18,7 @@ from heliograph.engine.attention import attention_of
 from heliograph.engine.decoders import choose_decoder
 from heliograph.engine.engine import Engine, load_engine
 from heliograph.engine.machine import free_bytes
-from heliograph.engine.placement import Plan, name_of
+from heliograph.engine.plan import Plan, name_of
 from heliograph.engine.prompts import TextEmbeddings
 from heliograph.engine.tuning import approximate, device_for_vae, resolved, tune, tuned_denoiser
 from heliograph.errors import UserError

@@ -16,7 +16,8 @@ from heliograph.doctor.runners import timed_runners, times_runners
 from heliograph.engine.attention import EXACT_KERNELS, LOCAL_KERNELS, PROBE_SHAPE, Probe, fastest, probe_all
 from heliograph.engine.machine import Machine
 from heliograph.engine.needs import ModelNeeds, Workload, needs_of, released_needs, workload_of
-from heliograph.engine.placement import choose, plans_for
+from heliograph.engine.placement import plans_for
+from heliograph.engine.plan import choose
 from heliograph.errors import UserError
 from heliograph.kernels.onednn import fused_linear
 from heliograph.presets import BASE, DISTILLED, MID, schedule_for

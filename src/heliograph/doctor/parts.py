@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from heliograph.engine.needs import ModelNeeds
-from heliograph.engine.placement import Plan
+from heliograph.engine.plan import Plan
 from heliograph.shapes import CHUNK_FRAMES, FPS
 
 CPU_FEATURES = {"AVX-512": "avx512_f", "AVX-512 bfloat16": "avx512_bf16", "AMX": "amx_tile"}

@@ -8,7 +8,7 @@ from heliograph.doctor.look import absent_model, found_model, this_cpu, this_sof
 from heliograph.doctor.parts import Cpu, ModelReport, Software, num_parameters
 from heliograph.doctor.words import machine_lines, model_lines, software_lines
 from heliograph.engine.machine import Machine, this_machine
-from heliograph.engine.placement import Plan, name_of
+from heliograph.engine.plan import Plan, name_of
 
 
 @dataclass(frozen=True)

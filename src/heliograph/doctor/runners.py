@@ -11,7 +11,7 @@ from heliograph.config import Runner, SpeedConfig
 from heliograph.doctor.parts import RunnerTime
 from heliograph.engine.engine import native_sampler
 from heliograph.engine.needs import ModelNeeds
-from heliograph.engine.placement import Plan
+from heliograph.engine.plan import Plan
 from heliograph.engine.threads import SMALL_PARAMETERS
 from heliograph.engine.tuning import tune, tuned_denoiser
 from heliograph.memory import History, Tiers

@@ -17,7 +17,7 @@ from heliograph.doctor.parts import (
 )
 from heliograph.engine.machine import Device, Machine
 from heliograph.engine.needs import ModelNeeds
-from heliograph.engine.placement import Plan, name_of, readable
+from heliograph.engine.plan import Plan, name_of, readable
 
 PRODUCTS = {True: "oneDNN, activations fused in", False: "PyTorch's own: this build has no oneDNN, which is faster"}
 """What multiplies matrices on the CPU."""

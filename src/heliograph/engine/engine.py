@@ -13,7 +13,7 @@ from heliograph.config import EXACT, MemoryConfig, SamplerConfig, SpeedConfig
 from heliograph.engine.decoders import choose_decoder
 from heliograph.engine.machine import free_bytes
 from heliograph.engine.pictures import Pictures
-from heliograph.engine.placement import Plan
+from heliograph.engine.plan import Plan
 from heliograph.engine.prompts import TextEmbeddings
 from heliograph.engine.tuning import device_for_vae, resolved, tuned_denoiser, tuned_transformer
 from heliograph.model.denoiser import TransformerDenoiser

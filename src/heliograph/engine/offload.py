@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from heliograph.checkpoint import ModelFolder, TensorInfo, tensor_table
 from heliograph.checkpoint.tensors import opened
-from heliograph.engine.placement import BLOCKS_IN_FLIGHT, Plan
+from heliograph.engine.plan import BLOCKS_IN_FLIGHT, Plan
 from heliograph.model.transformer import HeliosTransformer3DModel
 
 logger = logging.getLogger(__name__)

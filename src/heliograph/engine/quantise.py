@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from heliograph.checkpoint import ModelFolder, fill_module, load_transformer, tensor_table
 from heliograph.engine.needs import BLOCK_NAME
-from heliograph.engine.placement import Plan
+from heliograph.engine.plan import Plan
 from heliograph.model.transformer import HeliosTransformer3DModel
 
 LARGEST_LEVEL = 127

@@ -10,7 +10,7 @@ from heliograph.config import Runner, SpeedConfig
 from heliograph.engine.attention import ROUNDED_KERNELS, choose_attention, set_attention
 from heliograph.engine.graphs import GraphedTransformer, capture_on_gpu, pays_on_gpu
 from heliograph.engine.offload import offload_blocks
-from heliograph.engine.placement import Plan
+from heliograph.engine.plan import Plan
 from heliograph.engine.quantise import load_rounded_transformer, round_matrices
 from heliograph.errors import UserError
 from heliograph.model.attention import SelfAttention

@@ -1,7 +1,9 @@
 """The refiner's training: examples as the model makes them, steps that lower the loss, a stop that loses nothing."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 import torch
@@ -24,6 +26,8 @@ from heliograph.embedded.render import open_codec, render_part
 from heliograph.embedded.sharpen import PictureCritic, SharpenConfig, SharpenTraining
 from heliograph.memory import History
 from heliograph.pipeline import HeliosPipeline
+
+Training = TypeVar("Training", bound=RefinerTraining)
 
 CONFIG = RefineConfig(60, num_chunks=6, batch_size=2, num_groups=6, learning_rate=1e-3, warmup_steps=2)
 
@@ -86,17 +90,22 @@ def test_steps_lower_the_loss_and_change_the_refiner_alone(examples: Examples) -
     assert all(torch.equal(own.model.get_parameter(name), value) for name, value in others.items())
 
 
-def test_a_stopped_training_goes_on_as_it_would_have(examples: Examples, tmp_path: Path) -> None:
-    whole, first, second = training(examples), training(examples), training(examples)
-    for _ in range(4):
-        whole.take_step()
-    for _ in range(2):
-        first.take_step()
-    first.save(tmp_path / "state.pt")
-    second.resume(tmp_path / "state.pt")
+def whole_and_stopped(make: Callable[[], Training], file: Path) -> tuple[Training, Training]:
+    """Seven steps at once, and as five that are stored and two by another process's training."""
+    whole, first, second = make(), make(), make()
+    for own, steps in ((whole, 7), (first, 5)):
+        for _ in range(steps):
+            own.take_step()
+    first.save(file)
+    second.resume(file)
     for _ in range(2):
         second.take_step()
-    for ours, theirs in zip(second.refiner.parameters(), whole.refiner.parameters(), strict=True):
+    return whole, second
+
+
+def test_a_stopped_training_goes_on_as_it_would_have(examples: Examples, tmp_path: Path) -> None:
+    whole, stopped = whole_and_stopped(lambda: training(examples), tmp_path / "state.pt")
+    for ours, theirs in zip(stopped.refiner.parameters(), whole.refiner.parameters(), strict=True):
         assert torch.equal(ours, theirs)
 
 
@@ -188,17 +197,9 @@ def test_frames_that_show_a_subject_are_looked_at_first(examples: Examples) -> N
 
 
 def test_a_stopped_sharpening_goes_on_as_it_would_have(examples: Examples, tmp_path: Path) -> None:
-    whole, first, second = sharpening(examples), sharpening(examples), sharpening(examples)
-    for _ in range(7):
-        whole.take_step()
-    for _ in range(5):
-        first.take_step()
-    first.save(tmp_path / "state.pt")
-    second.resume(tmp_path / "state.pt")
-    for _ in range(2):
-        second.take_step()
-    assert all(torch.equal(second.average[name], value) for name, value in whole.average.items())
-    assert torch.equal(second.critic.opinion.weight, whole.critic.opinion.weight)
+    whole, stopped = whole_and_stopped(lambda: sharpening(examples), tmp_path / "state.pt")
+    assert all(torch.equal(stopped.average[name], value) for name, value in whole.average.items())
+    assert torch.equal(stopped.critic.opinion.weight, whole.critic.opinion.weight)
 
 
 def test_sharpening_starts_from_a_refiner_and_what_it_stores_is_packed(

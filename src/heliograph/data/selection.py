@@ -37,4 +37,4 @@ class Selection:
 
     def __post_init__(self) -> None:
         if not all(0 <= share <= 1 for share in (self.still_share, self.opening_share, self.change_share)):
-            raise UserError(f"{self} has a share outside 0 to 1; use shares of all examples")
+            raise UserError(f"{self} has a share outside 0 (none) to 1 (all)")

@@ -122,7 +122,7 @@ class WorldCacheSource:
         return Batch(chunk, history, anchor, text, tokens, weights, chunks[0] if self.drawing.is_aligned else 0)
 
     def _shown(self, clip: int, chunk: int) -> int:
-        """The chunk that is shown where `chunk` was drawn: of late clips one with a past."""
+        """The chunk that is shown where `chunk` was drawn: of late clips one with a past, the first for an opening."""
         return LATE_CHUNK + chunk % (self.info.num_chunks - LATE_CHUNK) if self.info.is_late(clip) else chunk
 
     def _draw_changes(

@@ -61,6 +61,7 @@ class RefineConfig:
     num_groups: int = 18
     learning_rate: float = 6e-4
     warmup_steps: int = 50
+    betas: tuple[float, float] = (0.9, 0.98)
     weight_decay: float = 1e-4
     max_grad_norm: float = 0.3
     true_share: float = 0.25
@@ -143,7 +144,7 @@ class RefinerTraining:
         self.model, self.config, self.examples, self.step = model, config, examples, 0
         self.refiner = channels_last(model.refiner)
         self.optimiser = torch.optim.AdamW(
-            self.refiner.parameters(), config.learning_rate, betas=(0.9, 0.98), weight_decay=config.weight_decay
+            self.refiner.parameters(), config.learning_rate, config.betas, weight_decay=config.weight_decay
         )
         self._std = rearrange(torch.tensor(model.config["latents_std"]), "c -> 1 c 1 1 1")
 

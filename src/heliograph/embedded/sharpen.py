@@ -40,6 +40,7 @@ class SharpenConfig(RefineConfig):
     batch_size: int = 5
     num_groups: int = 14
     learning_rate: float = 3e-4
+    betas: tuple[float, float] = (0.5, 0.98)
     max_grad_norm: float = 0.5
     true_share: float = 0.2
     adversarial_weight: float = 0.02
@@ -86,8 +87,9 @@ class SharpenTraining(RefinerTraining):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             self.critic = PictureCritic(config.critic_dim)
-        self.critic_optimiser = torch.optim.AdamW(self.critic.parameters(), betas=(0.5, 0.98), weight_decay=1e-4)
-        self.optimiser.param_groups[0]["betas"] = (0.5, 0.98)
+        self.critic_optimiser = torch.optim.AdamW(
+            self.critic.parameters(), betas=config.betas, weight_decay=config.weight_decay
+        )
         self.average = {name: value.clone() for name, value in self.refiner.state_dict().items()}
 
     def take_step(self) -> float:

@@ -13,6 +13,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+import torch._inductor.config as inductor
+from gpu_products import product_rows
 from gpu_state import ONE, TWO, Bench
 from safetensors.torch import save_file
 from torch import Tensor
@@ -26,7 +28,6 @@ from heliograph.bench.subject import SHAPES, RandomTexts, Subject, approximated,
 from heliograph.bench.theirs import MakeTheirs, their_transformer
 from heliograph.config import EXACT, MemoryConfig, SpeedConfig
 from heliograph.engine.attention import LOCAL_KERNELS, PROBE_SHAPE, probe_all
-from heliograph.engine.needs import NetworkSizes
 from heliograph.engine.plan import Plan
 from heliograph.engine.tuning import approximate, tune, tuned_denoiser
 from heliograph.errors import UserError
@@ -105,6 +106,21 @@ def facts(bench: Bench) -> None:
     bench.say(f"{values['device']}, torch {values['torch']}: {rate:.1f} TFLOP/s in bfloat16, copies {speed:.0f} GB/s")
 
 
+def products(bench: Bench) -> None:
+    """Rates of a block's products, in a burst and for long."""
+    is_gpu = bench.device.type == "cuda"
+    net = (RELEASED if bench.shape == "14b" else SMALL).net
+    rows = []
+    for row in product_rows(bench.device, net.dim, net.ffn_dim, 0.25 if is_gpu else 0.01):
+        rows.append(row)
+        rate, steady = row["flops_per_second"] / 1e12, row["flops_per_second_steady"] / 1e12
+        bench.say(
+            f"{row['product']:<5}{row['tokens']:>6} {row['way']:<22}{1000 * row['seconds']:7.3f} ms, "
+            f"{rate:.0f} TFLOP/s, steady {steady:.0f}"
+        )
+        bench.write("products", {**machine_facts(bench.device), "rows": rows})
+
+
 def exact(bench: Bench) -> None:
     """Ours beside diffusers as PyTorch runs it by itself."""
     bench.measure("exact-111", bench.exact, ("diffusers", MakeTheirs(bench.exact)))
@@ -123,6 +139,9 @@ def first(bench: Bench) -> None:
 def compiled(bench: Bench) -> None:
     """Ours beside diffusers compiled, at both schedules; a size is compiled when it is first met."""
     was_searching = torch.backends.cudnn.benchmark
+    # No product by Triton was faster than cuBLAS' on any of these shapes (docs/benchmarks/README.md), and trying them
+    # out takes minutes: what is chosen is the same without.
+    inductor.max_autotune_gemm_backends = "ATEN"
     try:
         theirs = MakeTheirs(bench.exact, bench.compiling)
         name = f"diffusers compiled {bench.compiling}"
@@ -233,17 +252,25 @@ def fp8(bench: Bench) -> None:
 
 def profile(bench: Bench) -> None:
     """Where the device's time goes in two chunks of ours."""
-    timed(make_ours, bench.exact, 2)
+    _profile(bench, "profile", bench.exact)
+
+
+def _profile(bench: Bench, name: str, subject: Subject) -> None:
+    """Seconds of every kernel in two chunks, and of the whole with and without the profiler."""
+    plain = [timed(make_ours, subject, 2).seconds for _ in range(2)][-1]
     is_gpu = bench.device.type == "cuda"
     activities = torch.profiler.ProfilerActivity
     with torch.profiler.profile(activities=[activities.CUDA] if is_gpu else [activities.CPU]) as profiler:
-        timed(make_ours, bench.exact, 2)
-    name = "self_device_time_total" if is_gpu else "self_cpu_time_total"
-    found = [(getattr(event, name) / 1e6, event.count, event.key) for event in profiler.key_averages()]
+        watched = timed(make_ours, subject, 2).seconds
+    attribute = "self_device_time_total" if is_gpu else "self_cpu_time_total"
+    found = [(getattr(event, attribute) / 1e6, event.count, event.key) for event in profiler.key_averages()]
     rows = [{"seconds": s, "calls": n, "name": key} for s, n, key in sorted(found, reverse=True)[:60] if s > 0]
-    bench.write("profile", {**machine_facts(bench.device), "chunks": 2, "rows": rows})
-    for row in rows[:12]:
-        bench.say(f"profile {1000 * row['seconds']:9.1f} ms {row['calls']:>6} calls  {row['name'][:80]}")
+    busy = sum(seconds for seconds, _, _ in found)
+    totals = {"chunks": 2, "seconds": plain, "seconds_profiled": watched, "busy_seconds": busy}
+    bench.write(name, {**machine_facts(bench.device), "steps": subject.sampler.steps, **totals, "rows": rows})
+    bench.say(f"{name}: {plain:.3f} s, with the profiler {watched:.3f} s, of which kernels run {busy:.3f} s")
+    for row in rows[:16]:
+        bench.say(f"{name} {1000 * row['seconds']:9.1f} ms {row['calls']:>6} calls  {row['name'][:90]}")
 
 
 def fast(bench: Bench) -> None:
@@ -257,6 +284,7 @@ def fast(bench: Bench) -> None:
             subject = other(bench.exact, replace(speed, attention8=False))
     bench.measure("fast-111", subject)
     bench.measure("fast-222", at(subject, TWO))
+    _profile(bench, "profile-fast", subject)
 
 
 def reuse(bench: Bench) -> None:
@@ -296,34 +324,50 @@ def kernels(bench: Bench) -> None:
             timings.append(timing)
             bench.say(timing.line())
             bench.write("kernels", {**machine, "timings": [each.as_json() for each in timings]})
-    rows = list(_warps(bench, shapes.net))
-    bench.write("warps", {**machine, "rows": rows})
 
 
 @torch.no_grad()
-def _warps(bench: Bench, net: NetworkSizes) -> Iterator[dict[str, Any]]:
-    """The fused steps of a row with 4, 8 and 16 warps."""
+def steps(bench: Bench) -> None:
+    """The fused steps of a row, in pieces of several sizes; beside the time that moving their bytes takes."""
     from heliograph.kernels import fused_eight_bit  # noqa: PLC0415 - needs Triton, which the rest does not
 
+    net = (RELEASED if bench.shape == "14b" else SMALL).net
     tokens, device = (11040 if bench.device.type == "cuda" else 8), bench.device
     x, wide = (torch.randn(1, tokens, n, device=device).bfloat16() for n in (net.dim, net.ffn_dim))
-    rows, angles = torch.randn(1, 2, net.dim, device=device), torch.randn(tokens, net.head_dim // 2, device=device)
-    lengths, ones, usual = (tokens // 4, tokens - tokens // 4), torch.ones(net.dim, device=device), fused.warps_for
+    table, angles = torch.randn(1, 2, net.dim, device=device), torch.randn(tokens, net.head_dim // 2, device=device)
+    lengths, weight = (tokens // 4, tokens - tokens // 4), torch.ones(net.dim, device=device).bfloat16()
+    modulation = (x, table, table, lengths, 1e-6)
+    in_pieces = (
+        ("modulate", 4 * x.numel(), partial(fused.modulate, *modulation)),
+        ("norm_rotate", 4 * x.numel(), partial(fused.norm_rotate, x, weight, angles, angles, 1e-6)),
+        ("modulate_quantise", 3 * x.numel(), partial(fused_eight_bit.modulate_quantise, *modulation)),
+    )
+    at_once = (
+        ("add_gated", 6 * x.numel(), partial(fused.add_gated, x, x, table, lengths)),
+        ("quantise", 3 * x.numel(), partial(fused_eight_bit.quantise, x)),
+        ("gelu_quantise", 3 * wide.numel(), partial(fused_eight_bit.gelu_quantise, wide)),
+    )
+    machine, usual, rows = machine_facts(device), fused.piece_options, []
+    rates = rates_of(str(machine["device"]))
+
+    def measure(named: tuple[str, int, Callable[[], object]], way: str) -> None:
+        name, num_bytes, run = named
+        seconds, floor = seconds_of(run, device), num_bytes / rates.bandwidth if rates else 0.0
+        rows.append({"step": name, "way": way, "bytes": num_bytes, "seconds": seconds, "floor_seconds": floor})
+        bench.say(f"{name:<20}{way:<24}{1000 * seconds:8.3f} ms, moving its bytes takes {1000 * floor:.3f}")
+        bench.write("steps", {**machine, "tokens": tokens, "rows": rows})
+
     try:
-        for warps in (4, 8, 16):
-            fused.warps_for = lambda _, warps=warps: warps
-            for name, run in {
-                "modulate": lambda: fused.modulate(x, rows, rows, lengths, 1e-6),
-                "add_gated": lambda: fused.add_gated(x, x, rows, lengths),
-                "norm_rotate": lambda: fused.norm_rotate(x, ones, angles, angles, 1e-6),
-                "modulate_quantise": lambda: fused_eight_bit.modulate_quantise(x, rows, rows, lengths, 1e-6),
-                "gelu_quantise": lambda: fused_eight_bit.gelu_quantise(wide),
-            }.items():
-                seconds = seconds_of(run, device)
-                bench.say(f"{name:<20}{warps:>3} warps {1000 * seconds:8.3f} ms")
-                yield {"step": name, "warps": warps, "seconds": seconds}
+        for block, warps in ((1024, 4), (2048, 8), (8192, 8)):
+            fused.piece_options = fused_eight_bit.piece_options = lambda width, block=block, warps=warps: {
+                **{"PIECES": -(-width // block), "BLOCK": block, "num_warps": warps}
+            }
+            for named in in_pieces:
+                measure(named, f"pieces of {block}, {warps} warps")
     finally:
-        fused.warps_for = usual
+        fused.piece_options = fused_eight_bit.piece_options = usual
+    for named in at_once:
+        measure(named, "a row at once")
 
 
 def offload(bench: Bench) -> None:
@@ -356,11 +400,12 @@ class Item:
 
 ITEMS = (
     Item("a", "facts", 6, facts),
+    Item("a", "products", 12, products),
     Item("b", "exact", 70, exact),
     Item("b", "errors", 20, errors),
     Item("b", "exact-222", 15, exact_222),
     Item("b", "first", 15, first),
-    Item("c", "compiled", 400, compiled),
+    Item("c", "compiled", 200, compiled),
     Item("d", "fp8", 45, fp8),
     Item("d", "profile", 15, profile),
     Item("e", "fast", 45, fast),
@@ -369,6 +414,7 @@ ITEMS = (
     Item("f", "runner-eager", 15, partial(runner, name="eager")),
     Item("f", "runner-graph", 20, partial(runner, name="graph")),
     Item("f", "runner-compile", 60, partial(runner, name="compile")),
+    Item("g", "steps", 15, steps),
     Item("g", "kernels", 40, kernels),
     Item("i", "offload", 150, offload),
 )

@@ -58,9 +58,11 @@ class MemoryBlock(nn.Module):
 
     def forward(self, x: Float[Tensor, "b t c h w"]) -> Float[Tensor, "b t c h w"]:
         """All frames at once."""
-        past = F.pad(x[:, :-1], (0, 0, 0, 0, 0, 0, 1, 0))
-        both = rearrange(torch.cat([x, past], dim=2), "b t c h w -> (b t) c h w")
-        return F.relu(rearrange(self.conv(both), "(b t) c h w -> b t c h w", b=x.shape[0]) + x)
+        # Single frames are four-dimensional, as which PyTorch keeps their channels last where they are.
+        frames, num_frames = rearrange(x, "b t c h w -> (b t) c h w"), x.shape[1]
+        past = torch.zeros_like(frames)
+        rearrange(past, "(b t) c h w -> b t c h w", t=num_frames)[:, 1:] = x[:, :-1]
+        return _clip(F.relu(self.conv(torch.cat([frames, past], dim=1)) + frames), num_frames)
 
 
 class TimePool(nn.Module):
@@ -88,7 +90,11 @@ class TimeGrow(nn.Module):
     def forward(self, x: Float[Tensor, "b t c h w"]) -> Float[Tensor, "b t2 c h w"]:
         """The frames of a group out of one."""
         grown = self.conv(rearrange(x, "b t c h w -> (b t) c h w"))
-        return rearrange(grown, "(b t) (s c) h w -> b (t s) c h w", b=x.shape[0], s=self.stride)
+        if self.stride == 1:
+            return _clip(grown, x.shape[1])
+        # By way of channels last: frames come out as they are if their channels were last, and are copied once if not.
+        frames = rearrange(grown, "(b t) (s c) h w -> b (t s) h w c", b=x.shape[0], s=self.stride)
+        return rearrange(frames.contiguous(), "b t h w c -> b t c h w")
 
 
 class FastAutoencoder(ModelMixin, ConfigMixin):
@@ -150,5 +156,9 @@ def _run(layers: nn.Sequential, x: Float[Tensor, "b t c h w"]) -> Float[Tensor, 
         if isinstance(layer, MemoryBlock | TimePool | TimeGrow):
             x = layer(x)
         else:
-            x = rearrange(layer(rearrange(x, "b t c h w -> (b t) c h w")), "(b t) c h w -> b t c h w", b=x.shape[0])
+            x = _clip(layer(rearrange(x, "b t c h w -> (b t) c h w")), x.shape[1])
     return x
+
+
+def _clip(frames: Float[Tensor, "n c h w"], num_frames: int) -> Float[Tensor, "b t c h w"]:
+    return rearrange(frames, "(b t) c h w -> b t c h w", t=num_frames)

@@ -46,7 +46,10 @@ class Carry:
         if conv in self._kept:
             return self._kept[conv]
         b, c, _, h, w = x.shape
-        return x.new_zeros((b, c, PAST_FRAMES, h, w))
+        zeros = torch.empty(
+            (b, c, PAST_FRAMES, h, w), dtype=x.dtype, device=x.device, memory_format=torch.channels_last_3d
+        )
+        return zeros.zero_()
 
     def keep(self, conv: nn.Module, inputs: Features) -> None:
         """Remember the end of what a convolution read: a copy, so that the features of this pass can be freed."""
@@ -80,6 +83,7 @@ class WanDecoder:
     def _pass(self, x: Features, carry: Carry) -> Features:
         decoder = self._decoder
         x = _causal(decoder.conv_in, torch.cat([carry.past(decoder.conv_in, x), x], dim=2), carry)
+        x = kernels_for(x).add_bias(x, decoder.conv_in.bias)
         x = _residual(decoder.mid_block.resnets[0], x, carry)
         for attention, residual in zip(decoder.mid_block.attentions, decoder.mid_block.resnets[1:], strict=True):
             x = _residual(residual, _attend(attention, x), carry)
@@ -88,7 +92,7 @@ class WanDecoder:
                 x = _residual(residual, x, carry)
             if block.upsamplers is not None:
                 x = _enlarge(block.upsamplers[0], x, carry)
-        return _active(decoder.norm_out, decoder.conv_out, x, carry)
+        return kernels_for(x).add_bias(_active(decoder.norm_out, decoder.conv_out, x, carry), decoder.conv_out.bias)
 
 
 def can_walk(autoencoder: object) -> bool:
@@ -131,22 +135,22 @@ def _copied(module: nn.Module, dtype: torch.dtype) -> Any:
     return copied
 
 
-def _active(norm: Any, conv: Any, x: Features, carry: Carry) -> Features:
-    """Norm, SiLU, causal convolution."""
-    return _causal(conv, kernels_for(x).norm_silu(x, norm.gamma.flatten(), carry.past(conv, x)), carry)
+def _active(norm: Any, conv: Any, x: Features, carry: Carry, bias: Tensor | None = None) -> Features:
+    """Norm, SiLU, causal convolution without its bias; `bias` is what the convolution that made `x` left out."""
+    return _causal(conv, kernels_for(x).norm_silu(x, norm.gamma.flatten(), carry.past(conv, x), bias), carry)
 
 
 def _causal(conv: Any, inputs: Features, carry: Carry) -> Features:
-    """A convolution over frames that already have their past in front."""
+    """A convolution over frames that already have their past in front, without its bias."""
     carry.keep(conv, inputs)
     spatial = conv.kernel_size[1] // 2
-    return F.conv3d(inputs, conv.weight, conv.bias, padding=(0, spatial, spatial))
+    return F.conv3d(inputs, conv.weight, padding=(0, spatial, spatial))
 
 
 def _residual(block: Any, x: Features, carry: Carry) -> Features:
     inner = _active(block.norm1, block.conv1, x, carry)
-    inner = _active(block.norm2, block.conv2, inner, carry)
-    return inner + block.conv_shortcut(x)
+    inner = _active(block.norm2, block.conv2, inner, carry, block.conv1.bias)
+    return kernels_for(x).add_bias(inner, block.conv2.bias, block.conv_shortcut(x))
 
 
 def _attend(block: Any, x: Features) -> Features:
@@ -161,11 +165,14 @@ def _attend(block: Any, x: Features) -> Features:
 
 def _enlarge(resample: Any, x: Features, carry: Carry) -> Features:
     """Twice the height and width, and twice the frames but for the very first latent frame."""
+    kernels = kernels_for(x)
     if resample.mode == "upsample3d" and not carry.is_first:
         conv = resample.time_conv
-        doubled = _causal(conv, torch.cat([carry.past(conv, x), x], dim=2), carry)
+        doubled = kernels.add_bias(_causal(conv, torch.cat([carry.past(conv, x), x], dim=2), carry), conv.bias)
         x = rearrange(doubled, "b (s c) t h w -> b c (t s) h w", s=2).contiguous(memory_format=torch.channels_last_3d)
-    return _clip(resample.resample[1](F.interpolate(_frames(x), scale_factor=2, mode="nearest-exact")), x.shape[2])
+    conv = resample.resample[1]
+    drawn = F.conv2d(kernels.enlarge(_frames(x)), conv.weight, padding=conv.padding)
+    return kernels.add_bias(_clip(drawn, x.shape[2]), conv.bias)
 
 
 def _frames(x: Features) -> Float[Tensor, "_ _ _ _"]:

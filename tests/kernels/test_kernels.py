@@ -6,16 +6,18 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from heliograph.kernels import plain
 from heliograph.kernels.choice import PLAIN, Kernels, fused_kernels, kernels_for
+from heliograph.kernels.cublas import fuses_gelu, linear_gelu
 from heliograph.kernels.eight_bit import EightBit
 from tests.small import relative_error
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 DTYPES = [torch.float32, torch.bfloat16]
-WIDTHS = [16, 48]  # 48 is no power of two: part of a block lies outside the row
+WIDTHS = [16, 48, 1200]  # 48 is no power of two: part of a block lies outside the row; 1200 is taken in two pieces
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +73,7 @@ def test_gated_sums_agree(fused: Kernels, dtype: torch.dtype, width: int, length
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("heads", "half"), [(2, 4), (3, 8)])
+@pytest.mark.parametrize(("heads", "half"), [(2, 4), (3, 8), (25, 24)])
 def test_normed_and_rotated_heads_agree(fused: Kernels, dtype: torch.dtype, heads: int, half: int) -> None:
     width = heads * 2 * half
     x, weight = normal(2, 4, width, dtype=dtype), normal(width, seed=1, dtype=dtype)
@@ -84,13 +86,46 @@ def test_normed_and_rotated_heads_agree(fused: Kernels, dtype: torch.dtype, head
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 @pytest.mark.parametrize(("channels", "num_past"), [(16, 2), (24, 2), (8, 0)])
-def test_normed_active_features_agree(fused: Kernels, dtype: torch.dtype, channels: int, num_past: int) -> None:
+@pytest.mark.parametrize("has_bias", [False, True])
+def test_normed_active_features_agree(
+    fused: Kernels, dtype: torch.dtype, channels: int, num_past: int, *, has_bias: bool
+) -> None:
     x, gamma = normal(2, channels, 3, 2, 5, dtype=dtype), normal(channels, seed=1, dtype=dtype)
     past = normal(2, channels, num_past, 2, 5, seed=2, dtype=dtype)
-    got = fused.norm_silu(x, gamma, past)
-    assert_agree(got, plain.norm_silu(x, gamma, past))
+    bias = normal(channels, seed=3, dtype=dtype) if has_bias else None
+    got = fused.norm_silu(x, gamma, past, bias)
+    assert_agree(got, plain.norm_silu(x, gamma, past, bias))
     assert torch.equal(got[:, :, :num_past], past)
     assert got.is_contiguous(memory_format=torch.channels_last_3d)
+
+
+def test_a_bias_counts_before_the_norm() -> None:
+    x, gamma, past = normal(1, 8, 2, 3, 3), normal(8, seed=1), normal(1, 8, 2, 3, 3, seed=2)
+    bias = normal(8, seed=3)
+    want = plain.norm_silu(x + bias[:, None, None, None], gamma, past)
+    assert_agree(plain.norm_silu(x, gamma, past, bias), want)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("channels", [16, 24])
+@pytest.mark.parametrize("has_other", [False, True])
+def test_biases_and_residuals_agree(fused: Kernels, dtype: torch.dtype, channels: int, *, has_other: bool) -> None:
+    x, bias = normal(2, channels, 3, 2, 5, dtype=dtype), normal(channels, seed=1, dtype=dtype)
+    other = normal(2, channels, 3, 2, 5, seed=2, dtype=dtype) if has_other else None
+    want = x.float() + bias.float()[:, None, None, None] + (0 if other is None else other.float())
+    for version in (PLAIN, fused):
+        kept = x.clone()
+        assert_agree(version.add_bias(x, bias, other), want.to(dtype))
+        assert torch.equal(x, kept)
+
+
+@pytest.mark.parametrize("channels", [16, 24])
+def test_enlarged_frames_are_equal(fused: Kernels, channels: int) -> None:
+    x = normal(3, channels, 2, 5, dtype=torch.float16)
+    want = x.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+    for version in (PLAIN, fused):
+        assert torch.equal(version.enlarge(x), want)
+    assert fused.enlarge(x).is_contiguous(memory_format=torch.channels_last)
 
 
 def test_features_of_length_zero_stay_zero(fused: Kernels) -> None:
@@ -181,5 +216,28 @@ def test_a_kernel_sees_the_names_of_its_own_module(fused: Kernels) -> None:
         (fused_eight_bit._quantise_kernel, fused_eight_bit),
         (fused_eight_bit._modulate_quantise_kernel, fused_eight_bit),
         (decoder._norm_silu_kernel, decoder),
+        (decoder._add_bias_kernel, decoder),
+        (decoder._enlarge_kernel, decoder),
     ):
         assert kernel.fn.__globals__ is vars(home)
+
+
+@pytest.mark.skipif(DEVICE == "cpu", reason="PyTorch's call has another GELU on a CPU, where it is not used")
+@torch.no_grad()
+def test_a_product_with_its_gelu_is_no_further_from_float32_than_both_apart() -> None:
+    x, layer = normal(1, 40, 64, dtype=torch.bfloat16), torch.nn.Linear(64, 96, device=DEVICE, dtype=torch.bfloat16)
+    assert fuses_gelu(x, layer)
+    want = F.gelu(F.linear(x.float(), layer.weight.float(), layer.bias.float()), approximate="tanh")
+    apart = F.gelu(layer(x), approximate="tanh")
+    fused = linear_gelu(x, layer.weight, layer.bias)
+    assert fused.shape == want.shape
+    assert relative_error(fused, want) <= 1.01 * relative_error(apart, want)
+
+
+@torch.no_grad()
+def test_a_gelu_stays_apart_where_it_cannot_be_fused() -> None:
+    x, layer = normal(1, 4, 16), torch.nn.Linear(16, 8, device=DEVICE)
+    assert not fuses_gelu(x, layer), "float32"
+    assert not fuses_gelu(x.bfloat16(), layer), "another dtype"
+    assert not fuses_gelu(x.bfloat16().cpu(), layer.bfloat16().cpu()), "a CPU"
+    assert not fuses_gelu(x.bfloat16(), torch.nn.Sequential(layer.bfloat16())), "no plain layer"

@@ -128,6 +128,8 @@ def _block_steps(shapes: Shapes, device: torch.device, dtype: torch.dtype, rates
             "norm, modulation, 8 bits": (partial(version.modulate_quantise, x, rows, rows, lengths, 1e-6), 1.5 * one),
             "GELU, 8 bits": (partial(version.gelu_quantise, x), 1.5 * one),
             "decoder's norm and SiLU": (partial(version.norm_silu, features, gamma, before), moved),
+            "decoder's bias and residual": (partial(version.add_bias, features, gamma, features), 1.5 * moved),
+            "decoder's enlargement": (partial(version.enlarge, features[0].movedim(1, 0)), 2.5 * moved),
         }
 
     fused = fused_kernels() if device.type == "cuda" else None

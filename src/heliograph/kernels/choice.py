@@ -25,6 +25,8 @@ class Kernels:
     add_gated: Callable[..., Tensor]
     norm_rotate: Callable[..., Tensor]
     norm_silu: Callable[..., Tensor]
+    add_bias: Callable[..., Tensor]
+    enlarge: Callable[..., Tensor]
     quantise: Callable[..., EightBit]
     modulate_quantise: Callable[..., EightBit]
     gelu_quantise: Callable[..., EightBit]
@@ -32,7 +34,8 @@ class Kernels:
 
 PLAIN = Kernels(
     "plain",
-    *(plain.affine_norm, plain.modulate, plain.add_gated, plain.norm_rotate, plain.norm_silu),
+    *(plain.affine_norm, plain.modulate, plain.add_gated, plain.norm_rotate),
+    *(plain.norm_silu, plain.add_bias, plain.enlarge),
     *(eight_bit.quantise, eight_bit.modulate_quantise, eight_bit.gelu_quantise),
 )
 
@@ -69,7 +72,8 @@ def fused_kernels() -> Kernels | None:
 
     return Kernels(
         "triton",
-        *(fused.affine_norm, fused.modulate, fused.add_gated, fused.norm_rotate, decoder.norm_silu),
+        *(fused.affine_norm, fused.modulate, fused.add_gated, fused.norm_rotate),
+        *(decoder.norm_silu, decoder.add_bias, decoder.enlarge),
         *(fused_eight_bit.quantise, fused_eight_bit.modulate_quantise, fused_eight_bit.gelu_quantise),
     )
 

@@ -1,6 +1,8 @@
 """The steps of `plain.py`, each one Triton kernel that reads its inputs once and writes its result once.
 
-One program handles one token. The row of modulation is chosen by comparing the token's index with the length of the
+One program handles one token. Where a row is needed more than once it is read again, a piece at a time: it lies in the
+cache next to the unit, while a row kept in registers leaves room for two programs where dozens could hide each other's
+waiting. The row of modulation is chosen by comparing the token's index with the length of the
 first stretch, so there may be two stretches at most (history and chunk). There is no backward pass.
 
 Kernels are left out of type checks at run time, which would put another function, with other globals, in their place.
@@ -18,6 +20,9 @@ from torch import Tensor
 MAX_STRETCHES = 2
 """Stretches that the kernels tell apart."""
 
+PIECE = 1024
+"""Numbers of a row that are handled at a time."""
+
 
 @triton.jit
 @no_type_check
@@ -33,21 +38,31 @@ def _modulate_kernel(  # noqa: PLR0913, PLR0917 - a kernel has no other way to b
     rows_of_stretch,
     eps,
     base,
+    PIECES: tl.constexpr,  # noqa: N803
     BLOCK: tl.constexpr,  # noqa: N803
 ):
     row = tl.program_id(0).to(tl.int64)
     sample, token = row // num_tokens, row % num_tokens
     columns = tl.arange(0, BLOCK)
-    inside = columns < dim
-    values = tl.load(x + row * dim + columns, mask=inside, other=0.0).to(tl.float32)
-    mean = tl.sum(values, axis=0) / dim
-    centred = tl.where(inside, values - mean, 0.0)
-    variance = tl.sum(centred * centred, axis=0) / dim
-    normed = centred * tl.rsqrt(variance + eps)
-    place = sample * rows_of_sample + (token >= first).to(tl.int64) * rows_of_stretch + columns
-    scales = tl.load(scale + place, mask=inside, other=0.0).to(tl.float32)
-    shifts = tl.load(shift + place, mask=inside, other=0.0).to(tl.float32)
-    tl.store(out + row * dim + columns, (normed * (base + scales) + shifts).to(out.dtype.element_ty), mask=inside)
+    sums = tl.zeros([BLOCK], tl.float32)
+    for piece in tl.static_range(PIECES):
+        places = piece * BLOCK + columns
+        sums += tl.load(x + row * dim + places, mask=places < dim, other=0.0).to(tl.float32)
+    mean = tl.sum(sums, axis=0) / dim
+    squares = tl.zeros([BLOCK], tl.float32)
+    for piece in tl.static_range(PIECES):
+        places = piece * BLOCK + columns
+        centred = tl.load(x + row * dim + places, mask=places < dim, other=mean).to(tl.float32) - mean
+        squares += tl.where(places < dim, centred * centred, 0.0)
+    factor = tl.rsqrt(tl.sum(squares, axis=0) / dim + eps)
+    rows = sample * rows_of_sample + (token >= first).to(tl.int64) * rows_of_stretch
+    for piece in tl.static_range(PIECES):
+        places = piece * BLOCK + columns
+        inside = places < dim
+        normed = (tl.load(x + row * dim + places, mask=inside, other=0.0).to(tl.float32) - mean) * factor
+        scales = tl.load(scale + rows + places, mask=inside, other=0.0).to(tl.float32)
+        shifts = tl.load(shift + rows + places, mask=inside, other=0.0).to(tl.float32)
+        tl.store(out + row * dim + places, (normed * (base + scales) + shifts).to(out.dtype.element_ty), mask=inside)
 
 
 @triton.jit
@@ -86,27 +101,34 @@ def _norm_rotate_kernel(  # noqa: PLR0913, PLR0917
     num_tokens,
     row_stride,
     dim,
-    half,
     eps,
+    HALF: tl.constexpr,  # noqa: N803
+    PIECES: tl.constexpr,  # noqa: N803
     BLOCK: tl.constexpr,  # noqa: N803
 ):
     row = tl.program_id(0).to(tl.int64)
-    pairs = tl.arange(0, BLOCK)
-    inside = 2 * pairs < dim
-    source = row * row_stride + 2 * pairs
-    start = row * dim + 2 * pairs
-    even = tl.load(x + source, mask=inside, other=0.0).to(tl.float32)
-    odd = tl.load(x + source + 1, mask=inside, other=0.0).to(tl.float32)
-    factor = tl.rsqrt((tl.sum(even * even, axis=0) + tl.sum(odd * odd, axis=0)) / dim + eps)
+    columns, pairs = tl.arange(0, BLOCK), tl.arange(0, BLOCK // 2)
+    squares = tl.zeros([BLOCK], tl.float32)
+    for piece in tl.static_range(PIECES):
+        places = piece * BLOCK + columns
+        values = tl.load(x + row * row_stride + places, mask=places < dim, other=0.0).to(tl.float32)
+        squares += values * values
+    factor = tl.rsqrt(tl.sum(squares, axis=0) / dim + eps)
     kind = out.dtype.element_ty
-    # Rounded between norm and rotation, where the plain version is.
-    even = (even * factor * tl.load(weight + 2 * pairs, mask=inside, other=0.0)).to(kind).to(tl.float32)
-    odd = (odd * factor * tl.load(weight + 2 * pairs + 1, mask=inside, other=0.0)).to(kind).to(tl.float32)
-    angle = (row % num_tokens) * half + pairs % half
-    c = tl.load(cos + angle, mask=inside, other=0.0)
-    s = tl.load(sin + angle, mask=inside, other=0.0)
-    tl.store(out + start, (even * c - odd * s).to(kind), mask=inside)
-    tl.store(out + start + 1, (even * s + odd * c).to(kind), mask=inside)
+    angles = (row % num_tokens) * HALF
+    for piece in tl.static_range(PIECES):
+        places = piece * BLOCK + columns
+        inside = places < dim
+        values = tl.load(x + row * row_stride + places, mask=inside, other=0.0).to(tl.float32)
+        weights = tl.load(weight + places, mask=inside, other=0.0).to(tl.float32)
+        # Rounded between norm and rotation, where the plain version is. Pairs are read side by side and taken apart
+        # here: loads of every other number take several times as long.
+        even, odd = tl.split(tl.reshape((values * factor * weights).to(kind).to(tl.float32), (BLOCK // 2, 2)))
+        turned_by = piece * (BLOCK // 2) + pairs
+        c = tl.load(cos + angles + turned_by % HALF, mask=2 * turned_by < dim, other=0.0)
+        s = tl.load(sin + angles + turned_by % HALF, mask=2 * turned_by < dim, other=0.0)
+        turned = tl.interleave(even * c - odd * s, even * s + odd * c)
+        tl.store(out + row * dim + places, turned.to(kind), mask=inside)
 
 
 def affine_norm(
@@ -115,7 +137,7 @@ def affine_norm(
     """`plain.affine_norm` in one kernel, that of modulation: one row for all tokens, its scale the weight itself."""
     x = x.contiguous()
     out, (b, n, dim) = torch.empty_like(x), x.shape
-    _modulate_kernel[(b * n,)](x, bias, weight, out, n, n, dim, 0, 0, eps, 0.0, **row_options(dim))
+    _modulate_kernel[(b * n,)](x, bias, weight, out, n, n, dim, 0, 0, eps, 0.0, **piece_options(dim))
     return out
 
 
@@ -131,7 +153,7 @@ def modulate(
     out, dim = torch.empty_like(x), x.shape[2]
     places = _places(shift, lengths)
     _modulate_kernel[(x.shape[0] * x.shape[1],)](
-        x, shift, scale, out, x.shape[1], lengths[0], dim, *places, eps, 1.0, **row_options(dim)
+        x, shift, scale, out, x.shape[1], lengths[0], dim, *places, eps, 1.0, **piece_options(dim)
     )
     return out
 
@@ -157,13 +179,12 @@ def norm_rotate(
     eps: float,
 ) -> Float[Tensor, "b n k e"]:
     """`plain.norm_rotate` in one kernel."""
-    cos, sin, (b, n, dim), half = cos.contiguous(), sin.contiguous(), x.shape, cos.shape[1]
+    weight, cos, sin, (b, n, dim), half = weight.contiguous(), cos.contiguous(), sin.contiguous(), x.shape, cos.shape[1]
     # The queries of a packed product lie between its keys and values: their rows are read where they are.
     if x.stride(2) != 1 or (b > 1 and x.stride(0) != n * x.stride(1)):
         x = x.contiguous()
     out = torch.empty((b, n, dim), dtype=x.dtype, device=x.device)
-    scale, stride = weight.float(), x.stride(1)
-    _norm_rotate_kernel[(b * n,)](x, scale, cos, sin, out, n, stride, dim, half, eps, **row_options(dim // 2, each=2))
+    _norm_rotate_kernel[(b * n,)](x, weight, cos, sin, out, n, x.stride(1), dim, eps, HALF=half, **piece_options(dim))
     return out.view(b, n, dim // (2 * half), 2 * half)
 
 
@@ -172,10 +193,16 @@ def warps_for(width: int) -> Any:
     return min(max(width // 1024, 4), 16)
 
 
-def row_options(count: int, each: int = 1) -> dict[str, Any]:
-    """What a kernel is compiled for that handles rows of `count` places, each of as many numbers."""
-    block = triton.next_power_of_2(count)
-    return {"BLOCK": block, "num_warps": warps_for(each * block)}
+def row_options(width: int) -> dict[str, Any]:
+    """What a kernel is compiled for that handles rows of `width` numbers."""
+    block = triton.next_power_of_2(width)
+    return {"BLOCK": block, "num_warps": warps_for(block)}
+
+
+def piece_options(width: int) -> dict[str, Any]:
+    """What a kernel is compiled for that takes rows of `width` numbers in pieces, 16 bytes a thread."""
+    block = min(triton.next_power_of_2(width), PIECE)
+    return {"PIECES": triton.cdiv(width, block), "BLOCK": block, "num_warps": 4}
 
 
 def _places(rows: Float[Tensor, "b2 s d"], lengths: Sequence[int]) -> tuple[int, int]:

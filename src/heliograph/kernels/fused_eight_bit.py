@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from heliograph.kernels.eight_bit import FORMAT, LARGEST, SMALLEST_SCALE, EightBit
-from heliograph.kernels.fused import row_options
+from heliograph.kernels.fused import piece_options, row_options
 
 
 @triton.jit
@@ -57,22 +57,41 @@ def _modulate_quantise_kernel(  # noqa: PLR0913, PLR0917
     eps,
     largest,
     smallest,
+    PIECES: tl.constexpr,  # noqa: N803
     BLOCK: tl.constexpr,  # noqa: N803
 ):
     row = tl.program_id(0).to(tl.int64)
     sample, token = row // num_tokens, row % num_tokens
     columns = tl.arange(0, BLOCK)
-    inside = columns < dim
-    values = tl.load(x + row * dim + columns, mask=inside, other=0.0).to(tl.float32)
-    mean = tl.sum(values, axis=0) / dim
-    centred = tl.where(inside, values - mean, 0.0)
-    normed = centred * tl.rsqrt(tl.sum(centred * centred, axis=0) / dim + eps)
-    place = sample * rows_of_sample + (token >= first).to(tl.int64) * rows_of_stretch + columns
-    factor = tl.load(scale + place, mask=inside, other=0.0)
-    moved = normed * (1.0 + factor) + tl.load(shift + place, mask=inside, other=0.0)
-    row_scale = tl.maximum(tl.max(tl.abs(tl.where(inside, moved, 0.0)), axis=0) / largest, smallest)
-    kept = tl.minimum(tl.maximum(moved / row_scale, -largest), largest)
-    tl.store(out + row * dim + columns, kept.to(out.dtype.element_ty), mask=inside)
+    sums = tl.zeros([BLOCK], tl.float32)
+    for piece in tl.static_range(PIECES):
+        places = piece * BLOCK + columns
+        sums += tl.load(x + row * dim + places, mask=places < dim, other=0.0).to(tl.float32)
+    mean = tl.sum(sums, axis=0) / dim
+    squares = tl.zeros([BLOCK], tl.float32)
+    for piece in tl.static_range(PIECES):
+        places = piece * BLOCK + columns
+        centred = tl.load(x + row * dim + places, mask=places < dim, other=mean).to(tl.float32) - mean
+        squares += tl.where(places < dim, centred * centred, 0.0)
+    factor = tl.rsqrt(tl.sum(squares, axis=0) / dim + eps)
+    rows = sample * rows_of_sample + (token >= first).to(tl.int64) * rows_of_stretch
+    most = tl.zeros([BLOCK], tl.float32)
+    for piece in tl.static_range(PIECES):
+        places = piece * BLOCK + columns
+        inside = places < dim
+        normed = (tl.load(x + row * dim + places, mask=inside, other=0.0).to(tl.float32) - mean) * factor
+        moved = normed * (1.0 + tl.load(scale + rows + places, mask=inside, other=0.0))
+        moved += tl.load(shift + rows + places, mask=inside, other=0.0)
+        most = tl.maximum(most, tl.abs(tl.where(inside, moved, 0.0)))
+    row_scale = tl.maximum(tl.max(most, axis=0) / largest, smallest)
+    for piece in tl.static_range(PIECES):
+        places = piece * BLOCK + columns
+        inside = places < dim
+        normed = (tl.load(x + row * dim + places, mask=inside, other=0.0).to(tl.float32) - mean) * factor
+        moved = normed * (1.0 + tl.load(scale + rows + places, mask=inside, other=0.0))
+        moved += tl.load(shift + rows + places, mask=inside, other=0.0)
+        kept = tl.minimum(tl.maximum(moved / row_scale, -largest), largest)
+        tl.store(out + row * dim + places, kept.to(out.dtype.element_ty), mask=inside)
     tl.store(scales + row, row_scale)
 
 
@@ -100,7 +119,7 @@ def modulate_quantise(
     places = (s * dim if b2 > 1 else 0), (dim if s > 1 else 0)
     _modulate_quantise_kernel[(b * n,)](
         *(x, shift, scale, out, scales, n, lengths[0], dim, *places, eps, LARGEST, SMALLEST_SCALE),
-        **row_options(dim),
+        **piece_options(dim),
     )
     return EightBit(out, scales, x.dtype)
 

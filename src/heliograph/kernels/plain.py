@@ -77,12 +77,38 @@ def rotate(
 
 
 def norm_silu(
-    x: Float[Tensor, "b c t h w"], gamma: Float[Tensor, " c"], past: Float[Tensor, "b c p h w"]
+    x: Float[Tensor, "b c t h w"],
+    gamma: Float[Tensor, " c"],
+    past: Float[Tensor, "b c p h w"],
+    bias: Float[Tensor, " c"] | None = None,
 ) -> Float[Tensor, "b c p+t h w"]:
-    """What a causal convolution of the decoder reads: `past` frames of it, then SiLU(√c·gamma·x / ‖x‖) of each cell.
+    """What a causal convolution of the decoder reads: `past` frames of it, then SiLU(√c·gamma·y / ‖y‖) of each cell.
 
-    The norm is over channels. Statistics and activation are float32 or wider, the result has the dtype of `x`.
+    y is `x`, or x + `bias` where the convolution that made `x` left its bias out. The norm is over channels. Statistics
+    and activation are float32 or wider, the result has the dtype of `x`.
     """
     wide = torch.promote_types(x.dtype, torch.float32)
-    normed = F.normalize(x.to(wide), dim=1) * (x.shape[1] ** 0.5 * gamma.to(wide)[:, None, None, None])
+    normed = F.normalize(_widened(x, bias), dim=1) * (x.shape[1] ** 0.5 * gamma.to(wide)[:, None, None, None])
     return torch.cat([past, F.silu(normed).to(x.dtype)], dim=2)
+
+
+def add_bias(
+    x: Float[Tensor, "b c t h w"], bias: Float[Tensor, " c"], other: Float[Tensor, "b c t h w"] | None = None
+) -> Float[Tensor, "b c t h w"]:
+    """x + bias, and + `other` where it is given: how a convolution that left its bias out, or a residual block, ends.
+
+    Summed in float32 or wider, in the dtype of `x`.
+    """
+    summed = _widened(x, bias)
+    return (summed if other is None else summed.add_(other)).to(x.dtype)
+
+
+def _widened(x: Float[Tensor, "b c t h w"], bias: Float[Tensor, " c"] | None) -> Float[Tensor, "b c t h w"]:
+    """A copy in float32 or wider, with the bias of every channel."""
+    wide = x.to(torch.promote_types(x.dtype, torch.float32), copy=True)
+    return wide if bias is None else wide.add_(bias[:, None, None, None])
+
+
+def enlarge(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h2 w2"]:
+    """Every cell four times: twice the height and the width."""
+    return F.interpolate(x, scale_factor=2, mode="nearest-exact")

@@ -7,11 +7,12 @@ timestep. Modulation, norms and gates are float32; the residual stream keeps the
 from dataclasses import dataclass
 
 import torch
-from diffusers.models.attention import FeedForward
+from diffusers.models.attention import FeedForward as LibraryFeedForward
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from heliograph.kernels.choice import kernels_for
+from heliograph.kernels.cublas import fuses_gelu, linear_gelu
 from heliograph.model.attention import CrossAttention, ScaleMode, SelfAttention, TextKeys
 from heliograph.model.embed import NUM_MODULATIONS
 from heliograph.model.memo import Memo
@@ -60,6 +61,18 @@ class TextNorm(nn.LayerNorm):
     def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
         """LN(x)·w + b."""
         return kernels_for(x).affine_norm(x, self.weight, self.bias, self.eps)
+
+
+class FeedForward(LibraryFeedForward):
+    """Up, GELU (tanh form), down; on a GPU that samples the GELU is part of the product before it."""
+
+    def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
+        """The feed-forward of a block."""
+        up = self.net[0].get_submodule("proj")
+        if not fuses_gelu(x, up):
+            return super().forward(x)
+        assert isinstance(up, nn.Linear)
+        return self.net[2](linear_gelu(x, up.weight, up.bias))
 
 
 class TransformerBlock(nn.Module):

@@ -86,7 +86,9 @@ def test_graphs_are_recorded_on_a_gpu_that_holds_the_model() -> None:
     assert choose_runner("auto", ON_CPU, EXACT) == "eager"
     assert choose_runner("auto", ON_GPU, EXACT) == "graph"
     assert choose_runner("auto", replace(ON_GPU, way="blocks offloaded"), EXACT) == "eager"
-    assert choose_runner("auto", ON_GPU, SpeedConfig(history_reuse="chunk")) == "eager"
+    assert choose_runner("auto", ON_GPU, SpeedConfig(history_reuse="chunk")) == "graph"
+    assert choose_runner("graph", ON_GPU, SpeedConfig(history_reuse="level")) == "graph"
+    assert choose_runner("auto", replace(ON_GPU, way="blocks on disk"), SpeedConfig(history_reuse="level")) == "eager"
     assert choose_runner("compile", ON_CPU, EXACT) == "compile"
 
 
@@ -94,7 +96,7 @@ def test_graphs_are_recorded_on_a_gpu_that_holds_the_model() -> None:
     ("asked", "plan", "speed"),
     [
         ("graph", ON_CPU, EXACT),
-        ("graph", ON_GPU, SpeedConfig(history_reuse="level")),
+        ("graph", replace(ON_GPU, way="blocks offloaded"), SpeedConfig(history_reuse="level")),
         ("compile", replace(ON_GPU, way="blocks on disk"), EXACT),
     ],
 )

@@ -45,19 +45,17 @@ def resolved(speed: SpeedConfig, plan: Plan) -> SpeedConfig:
 def choose_runner(asked: Runner, plan: Plan, speed: SpeedConfig) -> Runner:
     """How the transformer's kernels are launched: "auto" records graphs on a GPU, and keeps those that are faster.
 
-    Recordings need weights that stay where they are, and forwards that are all alike: none where blocks come and go,
-    or where the history is left out of some. On a CPU "auto" never takes "openvino", which is faster and has to be
-    prepared for seconds in every process: `heliograph doctor` measures from what length on it pays.
+    Recordings need weights that stay where they are: none where blocks come and go. On a CPU "auto" never takes
+    "openvino", which is faster and has to be prepared for seconds in every process: `heliograph doctor` measures from
+    what length on it pays.
 
     Raises:
         UserError: a runner was asked for that cannot be used with this plan, or that is not installed.
     """
     is_gpu = torch.device(plan.device).type == "cuda"
-    can_record = is_gpu and plan.way not in STREAMED and (speed.history_reuse or "off") == "off"
+    can_record = is_gpu and plan.way not in STREAMED
     if asked == "graph" and not can_record:
-        raise UserError(
-            "--runner graph needs a CUDA device that holds the whole transformer, and no --history-reuse; use eager"
-        )
+        raise UserError("--runner graph needs a CUDA device that holds the whole transformer; use eager")
     if asked == "compile" and plan.way in STREAMED:
         raise UserError(f"--runner compile is not possible with {plan.way!r}; use eager")
     if asked == "openvino":

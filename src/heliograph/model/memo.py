@@ -33,6 +33,10 @@ class Memo:
             self._values[key] = make()
         return self._values[key]  # pyright: ignore[reportReturnType] - a key is used with one type only
 
+    def keep(self, key: Hashable, value: object) -> None:
+        """Know this value from now on, whatever was known."""
+        self._values[key] = value
+
     def holds(self, key: Hashable) -> bool:
         """Whether `key` is known."""
         return key in self._values
@@ -53,6 +57,9 @@ class Forgetful(Memo):
         """The value, made anew."""
         return make()
 
+    def keep(self, key: Hashable, value: object) -> None:
+        """Nothing is known."""
+
 
 @dataclass(frozen=True)
 class Memos:
@@ -62,15 +69,6 @@ class Memos:
     prompt: Memo = field(default_factory=Memo)
     chunk: Memo = field(default_factory=Memo)
     history_reuse: HistoryReuse = "off"
-
-    def reuse_key(self, level: Hashable) -> Hashable | None:
-        """The name of the history's rows in every block that this call shares with others; None shares none.
-
-        They depend on the prompt: the chunk's tokens have read it, and the history's attend to those.
-        """
-        if self.history_reuse == "off":
-            return None
-        return id(self.prompt), level if self.history_reuse == "level" else None
 
     @classmethod
     def forgetful(cls) -> "Memos":

@@ -5,17 +5,18 @@ and on every level, so its queries, keys and values are made once a chunk. From 
 noise, because its queries attend to the chunk.
 
 Approximately, where asked for: keys and values of the history in every block are taken from the first forward, of the
-chunk or of its level, and its tokens are left out of all later ones.
+chunk or of its level, and its tokens are left out of all later ones. For each prompt a chunk's memo has one `Noted`
+with them: a level's take the place of those of the level before, which nobody reads any more.
 """
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from heliograph.model.memo import Forgetful, Memo
+from heliograph.model.memo import Forgetful, Memo, Memos
 
 CONSTANT = "rows of block 0"
 """The key of the history's rows in block 0, in a chunk's memo."""
@@ -40,15 +41,55 @@ class Rows:
         )
 
     def first(self, count: int) -> "Rows":
-        """Copies of keys and values of the first tokens, which ask nothing."""
-        return Rows(self.query[:, :0], self.key[:, :count].clone(), self.value[:, :count].clone())
+        """Keys and values of the first tokens, which ask nothing."""
+        return Rows(self.query[:, :0], self.key[:, :count], self.value[:, :count])
+
+    def copied(self) -> "Rows":
+        """The same in memory of their own."""
+        return Rows(self.query.clone(), self.key.clone(), self.value.clone())
+
+    def overwrite(self, new: "Rows") -> None:
+        """Put the keys and values of `new`, which ask nothing, in the place of these."""
+        self.key.copy_(new.key)
+        self.value.copy_(new.value)
+
+
+class Noted:
+    """The history's rows by block, as one forward notes them for all later ones of its level (None: of its chunk)."""
+
+    def __init__(self, level: Hashable | None, num_blocks: int, rows: Mapping[int, Rows] | None = None) -> None:
+        self.level = level
+        self.num_blocks = num_blocks
+        self.rows: Mapping[int, Rows] = rows or {}
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the rows of every block are there to be taken over."""
+        return len(self.rows) == self.num_blocks
+
+    def note(self, block: int, rows: Rows) -> None:
+        """Keep copies of these rows of the history: they are parts of tensors that hold the chunk's, too."""
+        self.rows = {**self.rows, block: rows.copied()}
+
+
+class Places(Noted):
+    """Fixed memory to which every forward copies its rows anew, for a recording: nothing in it is ever known."""
+
+    @property
+    def is_known(self) -> bool:
+        """Never."""
+        return False
+
+    def note(self, block: int, rows: Rows) -> None:
+        """Copy to the block's place."""
+        self.rows[block].overwrite(rows)
 
 
 @dataclass(frozen=True)
 class Past:
     """The history for one block.
 
-    `memo` is the chunk's. `length` is the number of history tokens that come in with the others. `reuse` names the rows
+    `memo` is the chunk's. `length` is the number of history tokens that come in with the others. `noted` has the rows
     that this and later forwards share; None shares none. `is_constant` says that the history comes in as it always does
     in this chunk.
     """
@@ -56,13 +97,13 @@ class Past:
     block: int
     memo: Memo
     length: int
-    reuse: Hashable | None
+    noted: Noted | None
     is_constant: bool
 
     @property
     def is_left_out(self) -> bool:
         """Whether the history's rows are known and its tokens are not there."""
-        return self.reuse is not None and self.length == 0
+        return self.noted is not None and self.length == 0
 
     @property
     def num_known(self) -> int:
@@ -72,15 +113,15 @@ class Past:
     @torch.compiler.disable()  # compiled once for all blocks, not for every state of a memo
     def known(self, make: Callable[[], Rows]) -> Rows | None:
         """Rows of the history from an earlier forward; `make` makes them where they are constant but not known yet."""
-        if self.is_left_out:
-            return self.memo.recall(("reused", self.reuse, self.block), _never)
+        if self.noted is not None and self.is_left_out:
+            return self.noted.rows[self.block]
         return self.memo.recall(CONSTANT, make) if self.is_constant else None
 
     @torch.compiler.disable()
     def note(self, rows: Rows) -> None:
         """Remember what later forwards will take over from these rows of all tokens."""
-        if self.reuse is not None and self.length > 0:
-            self.memo.recall(("reused", self.reuse, self.block), lambda: rows.first(self.length))
+        if self.noted is not None and self.length > 0:
+            self.noted.note(self.block, rows.first(self.length))
 
 
 @dataclass(frozen=True)
@@ -89,19 +130,32 @@ class PastSource:
 
     memo: Memo
     length: int
-    reuse: Hashable | None
+    noted: Noted | None
     is_clean: bool
 
     def of(self, block: int) -> Past:
         """For one block."""
         is_kept = self.length > 0 and not isinstance(self.memo, Forgetful)
-        return Past(block, self.memo, self.length, self.reuse, is_constant=block == 0 and self.is_clean and is_kept)
+        return Past(block, self.memo, self.length, self.noted, is_constant=block == 0 and self.is_clean and is_kept)
 
 
-def are_known(memo: Memo, reuse: Hashable | None, num_blocks: int) -> bool:
-    """Whether an earlier forward has left the rows of every block."""
-    return reuse is not None and memo.holds(("reused", reuse, num_blocks - 1))
+def noted_key(prompt: Memo) -> Hashable:
+    """Where a chunk's memo has what was noted under this prompt.
+
+    Rows depend on the prompt: the chunk's tokens have read it, and the history's attend to those. The memo itself is in
+    the key, so that no later one can be taken for it.
+    """
+    return ("noted", prompt)
 
 
-def _never() -> Rows:
-    raise AssertionError("the history was left out before its rows were known")
+def noted_for(memos: Memos, level: Hashable, num_blocks: int) -> Noted | None:
+    """What a call on this level shares with others: rows to take over, or still to be noted. None shares nothing."""
+    if memos.history_reuse == "off":
+        return None
+    shared, key = level if memos.history_reuse == "level" else None, noted_key(memos.prompt)
+    noted = memos.chunk.value(key) if memos.chunk.holds(key) else None
+    if isinstance(noted, Noted) and noted.level == shared:
+        return noted
+    fresh = Noted(shared, num_blocks)
+    memos.chunk.keep(key, fresh)
+    return fresh

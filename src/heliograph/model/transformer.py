@@ -28,7 +28,7 @@ from heliograph.model.embed import ConditionEmbedder, TimeRow
 from heliograph.model.lean import LeanBlocks, SamplingBlocks, can_run_lean
 from heliograph.model.memo import Forgetful, Memo, Memos
 from heliograph.model.packed import Part, Stretch, TokenLayout
-from heliograph.model.past import CONSTANT, PastSource, are_known
+from heliograph.model.past import CONSTANT, Noted, PastSource, noted_for
 from heliograph.model.patchify import (
     Grid,
     from_tokens,
@@ -196,8 +196,7 @@ class HeliosTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheM
 
         For whoever replays a recorded forward. Libraries that move weights do not see this call.
         """
-        t, h, w = self.patch
-        grid = Grid(x.shape[2] // t, x.shape[3] // h, x.shape[4] // w)
+        grid = self._grid(x)
         rotary = memos.model.recall(_streams(tiers, grid), lambda: self._rotary(tiers, grid, x.device))
         self._time(timestep, x, memos.model)
         if not memos.prompt.holds(("keys", len(self.blocks) - 1)):
@@ -213,6 +212,17 @@ class HeliosTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheM
             first = self._blocks()[0]
             memos.chunk.recall(CONSTANT, lambda: first.history_rows(past, layout, rotary.first(length)))
 
+    def noted(self, x: Float[Tensor, "b c t h w"], tiers: Tiers | None, memos: Memos) -> Noted | None:
+        """The history's rows that `forward` with these arguments takes over, or notes where they are not known yet.
+
+        None where it shares none with other calls.
+        """
+        return None if tiers is None else noted_for(memos, self._grid(x), len(self.blocks))
+
+    def _grid(self, x: Tensor) -> Grid:
+        t, h, w = self.patch
+        return Grid(-(-x.shape[2] // t), -(-x.shape[3] // h), -(-x.shape[4] // w))
+
     def _blocks(self) -> "list[TransformerBlock]":
         return list(self.blocks)  # pyright: ignore[reportReturnType] - a list of modules does not know their class
 
@@ -226,27 +236,27 @@ class HeliosTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheM
         """Velocity of one chunk, and its tokens after each of `blocks`."""
         chunk, grid = to_tokens(self.patch_embedding, part.x)
         rotary = memos.model.recall(_streams(tiers, grid), lambda: self._rotary(tiers, grid, chunk.device))
-        reuse = None if tiers is None else memos.reuse_key(grid)
-        if tiers is None or are_known(memos.chunk, reuse, len(self.blocks)):
+        noted = self.noted(part.x, tiers, memos)
+        if tiers is None or (noted is not None and noted.is_known):
             past, rotary = None, rotary.last(chunk.shape[1])
         else:
             past = memos.chunk.recall("history", lambda: self._history(tiers))
         layout = self._layout(past, chunk, part, memos.model)
-        if self._runs_lean(part, reuse, blocks):
+        if self._runs_lean(part, noted, blocks):
             assert self.lean is not None
             rows = self._lean_rows(self.lean, past is not None, part, memos.model)
             tokens = self.lean(past, chunk, rows, rotary, self._text_sources(text, memos.prompt))
             return self._leave(tokens, layout, grid), ()
-        history = PastSource(memos.chunk, 0 if past is None else past.shape[1], reuse, self.history_is_clean)
+        history = PastSource(memos.chunk, 0 if past is None else past.shape[1], noted, self.history_is_clean)
         tokens, kept = self._run_blocks(_after(past, chunk), layout, rotary, text, memos.prompt, history, blocks)
         chunks = (k[:, -chunk.shape[1] :] for k in kept)
         features = (rearrange(k, "b (t h w) d -> b d t h w", t=grid.t, h=grid.h, w=grid.w) for k in chunks)
         return self._leave(tokens, layout, grid), tuple(features)
 
-    def _runs_lean(self, part: Part, reuse: Hashable | None, blocks: tuple[int, ...]) -> bool:
+    def _runs_lean(self, part: Part, noted: Noted | None, blocks: tuple[int, ...]) -> bool:
         """Whether this call can go through the lean blocks, which sample exactly and know nothing else."""
         is_sampling = not torch.is_grad_enabled() and not isinstance(part.timestep, Tensor)
-        return self.lean is not None and is_sampling and reuse is None and not blocks
+        return self.lean is not None and is_sampling and noted is None and not blocks
 
     def _history(self, tiers: Tiers) -> Float[Tensor, "b n d"]:
         """History tokens in sequence order: long, mid, short."""

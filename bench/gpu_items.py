@@ -30,7 +30,6 @@ from heliograph.config import EXACT, MemoryConfig, SpeedConfig
 from heliograph.engine.attention import LOCAL_KERNELS, PROBE_SHAPE, probe_all
 from heliograph.engine.plan import Plan
 from heliograph.engine.tuning import approximate, tune, tuned_denoiser
-from heliograph.errors import UserError
 from heliograph.kernels import fused
 from heliograph.memory import History, Tier, Tiers
 from heliograph.model.denoiser import Condition, TransformerDenoiser
@@ -276,12 +275,7 @@ def _profile(bench: Bench, name: str, subject: Subject) -> None:
 def fast(bench: Bench) -> None:
     """Everything that is approximated, at both schedules: 8-bit attention where a kernel is installed and works."""
     with _small_decoder() as file:
-        speed = SpeedConfig(mode="fast", history_reuse="chunk", decoder=file)
-        try:
-            subject = other(bench.exact, speed)
-        except UserError as error:
-            bench.say(f"fast: without 8-bit attention ({error})")
-            subject = other(bench.exact, replace(speed, attention8=False))
+        subject = other(bench.exact, SpeedConfig(mode="fast", history_reuse="chunk", decoder=file))
     bench.measure("fast-111", subject)
     bench.measure("fast-222", at(subject, TWO))
     _profile(bench, "profile-fast", subject)

@@ -98,7 +98,9 @@ def speed_options(command: Callable[..., Any]) -> Callable[..., Any]:
             type=click.Choice(["off", "level", "chunk"]),
             help="Keep the history's keys and values through the steps of a level or a chunk.",
         ),
-        click.option("--attention8/--no-attention8", default=None, help="Take an 8-bit attention kernel."),
+        click.option(
+            "--attention8/--no-attention8", default=None, help="Take an 8-bit attention kernel: cuDNN's or Sage's."
+        ),
         click.option("--decoder", type=click.Path(path_type=Path), help="Weights of a small decoder (taew2_1)."),
         click.option("--attention", default="auto", help="An attention kernel by diffusers' name; doctor lists them."),
         click.option(

@@ -16,6 +16,7 @@ from heliograph.config import EXACT, SpeedConfig
 from heliograph.engine import tuning
 from heliograph.engine.attention import (
     CUDNN,
+    CUDNN_8_BIT,
     OWN,
     Candidate,
     Probe,
@@ -27,7 +28,7 @@ from heliograph.engine.attention import (
 )
 from heliograph.engine.decoders import SmallDecoder, choose_decoder
 from heliograph.engine.plan import Plan
-from heliograph.engine.tuning import choose_runner, device_for_vae, resolved
+from heliograph.engine.tuning import choose_runner, device_for_vae, resolved, tried
 from heliograph.errors import CheckpointError, UserError
 from heliograph.generate import GenerateOptions
 from heliograph.model.attention import Attention, attend_by_cudnn
@@ -66,6 +67,40 @@ def test_fast_mode_takes_what_is_faster_on_the_device(hopper: None, monkeypatch:
     assert resolved(SpeedConfig(mode="fast"), ON_CPU).approximations == (
         "history's keys and values kept through a level",
     )
+
+
+def test_cudnn_s_8_bit_attention_is_for_devices_that_have_it(hopper: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tuning, "find_spec", lambda name: name == "cudnn")
+    fast = SpeedConfig(mode="fast")
+    assert resolved(fast, ON_GPU).attention8
+    assert not resolved(fast, ON_CPU).attention8 and not resolved(EXACT, ON_GPU).attention8
+    assert not resolved(replace(fast, attention="cudnn"), ON_GPU).attention8
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 9))
+    assert not resolved(fast, ON_GPU).attention8
+
+
+def test_fast_mode_stays_exact_where_no_8_bit_attention_works(
+    hopper: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(tuning, "find_spec", lambda name: name == "cudnn")
+    fast, probed = SpeedConfig(mode="fast"), []
+
+    def choose(*arguments: object, is_rounded: bool) -> str:
+        probed.append((arguments, is_rounded))
+        raise UserError("no such attention kernel works here (cudnn_fp8: it fails)")
+
+    monkeypatch.setattr(tuning, "choose_attention", choose)
+    with caplog.at_level("WARNING"):
+        assert tried(fast, ON_GPU) == replace(resolved(fast, ON_GPU), attention8=False)
+    assert "cudnn_fp8: it fails" in caplog.text and "exact" in caplog.text
+    assert probed == [(("auto", torch.device("cuda:0"), torch.float32), True)]
+    # Who asks for it is told instead, where it is set up; who does not has nothing tried.
+    assert tried(replace(fast, attention8=True), ON_GPU).attention8
+    assert not tried(replace(fast, attention8=False), ON_GPU).attention8
+    assert tried(EXACT, ON_GPU).approximations == tried(EXACT, ON_CPU).approximations == ()
+    assert len(probed) == 1
+    monkeypatch.setattr(tuning, "choose_attention", lambda *_, is_rounded: "cudnn_fp8")
+    assert tried(fast, ON_GPU).attention8
 
 
 def test_a_switch_that_was_given_is_kept_in_either_mode(hopper: None) -> None:
@@ -154,7 +189,13 @@ def test_a_kernel_that_is_wrong_is_not_taken() -> None:
 
 def test_on_a_cpu_pytorch_s_own_attention_runs() -> None:
     assert choose_attention("auto", CPU, torch.float32) == OWN
-    for name, is_rounded, words in (("tea", False, "not known"), ("flash", False, "flash"), ("auto", True, "sage")):
+    for name, is_rounded, words in (
+        ("tea", False, "not known"),
+        ("flash", False, "flash"),
+        ("auto", True, "sage"),
+        ("auto", True, "--no-attention8"),
+        (CUDNN_8_BIT, False, "cudnn"),
+    ):
         with pytest.raises(UserError, match=words):
             choose_attention(name, CPU, torch.float32, is_rounded=is_rounded)
 
@@ -173,6 +214,8 @@ def test_a_kernel_of_ours_gives_way_to_what_the_library_is_told_later() -> None:
     set_attention(model, "_native_math")
     set_attention(model, CUDNN)
     assert attention_of(model) == CUDNN
+    set_attention(model, CUDNN_8_BIT)
+    assert attention_of(model) == CUDNN_8_BIT
     model.set_attention_backend("native")
     assert attention_of(model) == OWN
     x, generator = torch.zeros(1, 4, 2, 8), torch.Generator().manual_seed(0)

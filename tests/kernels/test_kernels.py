@@ -12,7 +12,7 @@ from torch import Tensor
 from heliograph.kernels import plain
 from heliograph.kernels.choice import PLAIN, Kernels, fused_kernels, kernels_for
 from heliograph.kernels.cublas import fuses_gelu, linear_gelu
-from heliograph.kernels.eight_bit import EightBit
+from heliograph.kernels.eight_bit import FORMAT, SMALLEST_SCALE, EightBit
 from tests.small import relative_error
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -142,14 +142,19 @@ def test_rows_of_a_packed_product_are_read_where_they_lie(fused: Kernels) -> Non
 
 
 def assert_rows_agree(got: EightBit, want: EightBit) -> None:
-    """Equal scales, and numbers that are neighbours at most: a sum in another order may round the other way.
+    """Equal scales, and numbers that are neighbours at most: a sum in another order may round the other way."""
+    assert got.dtype == want.dtype
+    assert relative_error(got.scale, want.scale) < 1e-6
+    assert_neighbours(got.values, want.values)
+
+
+def assert_neighbours(got: Tensor, want: Tensor) -> None:
+    """The same numbers of 8 bits but for a few, which are next to each other.
 
     Triton's interpreter loses the carry where a number is rounded up to a power of two, and rounds numbers below 2⁻⁶
     in a way of its own; these are compared on a GPU only.
     """
-    assert got.dtype == want.dtype
-    assert relative_error(got.scale, want.scale) < 1e-6
-    values, wanted = got.values.float(), want.values.float()
+    values, wanted = got.float(), want.float()
     is_sure = (wanted.abs() >= 2**-6) & (wanted.abs().frexp().mantissa != 0.5) | (DEVICE == "cuda")
     assert is_sure.float().mean() > 0.7
     apart = (values - wanted).abs()[is_sure]
@@ -165,6 +170,65 @@ def test_rows_in_8_bits_agree(fused: Kernels, dtype: torch.dtype, width: int) ->
     assert_rows_agree(fused.gelu_quantise(x), PLAIN.gelu_quantise(x))
     arguments = (x, rows, rows.flip(-1), (1, 3), 1e-6)
     assert_rows_agree(fused.modulate_quantise(*arguments), PLAIN.modulate_quantise(*arguments))
+
+
+def heads_of(layout: str, dtype: torch.dtype) -> Tensor:
+    """Some tokens of three heads of 16: on their own, or as views of something larger."""
+    packed = 2 * normal(2, 5, 3, 3, 16, seed=3, dtype=dtype)
+    views = {
+        "alone": packed[:, :, 0].contiguous(),
+        "packed": packed[:, :, 2],
+        "last tokens": packed[:, 2:, 1],
+        "one sample": packed[:1, 1:, 0],
+        "heads first": packed[:, :, 0].transpose(1, 2).contiguous().transpose(1, 2),
+        "one token": packed[:, :1, 1],
+    }
+    return views[layout]
+
+
+LAYOUTS = ["alone", "packed", "last tokens", "one sample", "heads first", "one token"]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_heads_in_8_bits_agree(fused: Kernels, dtype: torch.dtype, layout: str) -> None:
+    x = heads_of(layout, dtype)
+    scales = [version.tensor_scale(x) for version in (fused, PLAIN)]
+    assert [scale.shape for scale in scales] == [(1, 1, 1, 1)] * 2
+    assert relative_error(*scales) < 1e-6
+    got, want = (version.quantise_heads(x, scales[1]) for version in (fused, PLAIN))
+    assert got.dtype == want.dtype == FORMAT and got.shape == want.shape == x.shape
+    assert got.is_contiguous() and want.is_contiguous()
+    assert_neighbours(got, want)
+
+
+@pytest.mark.parametrize("dtype", [*DTYPES, torch.float16])
+def test_widened_heads_agree(fused: Kernels, dtype: torch.dtype) -> None:
+    x = heads_of("alone", torch.float32)
+    scale = PLAIN.tensor_scale(x)
+    values = PLAIN.quantise_heads(x, scale)
+    got, want = (version.widen_heads(values, scale, dtype) for version in (fused, PLAIN))
+    assert_agree(got, want)
+    assert relative_error(want.float(), x) < 0.07
+
+
+def test_heads_wider_than_one_program_are_done_whole(fused: Kernels) -> None:
+    x = normal(1, 3, 9, 128)  # 1,152 numbers a token
+    scale = fused.tensor_scale(x)
+    assert relative_error(scale, PLAIN.tensor_scale(x)) < 1e-6
+    want = PLAIN.quantise_heads(x, scale)
+    assert_neighbours(fused.quantise_heads(x, scale), want)
+    assert_agree(fused.widen_heads(want, scale, torch.float32), PLAIN.widen_heads(want, scale, torch.float32))
+
+
+def test_the_scale_of_a_tensor_is_of_its_largest_number_wherever_it_is(fused: Kernels) -> None:
+    x = torch.zeros(1, 4100, 1, 16, device=DEVICE)  # more tokens than are compared at once
+    for version in (fused, PLAIN):
+        assert version.tensor_scale(x).item() == pytest.approx(SMALLEST_SCALE)
+        assert version.quantise_heads(x, version.tensor_scale(x)).float().eq(0).all()
+    x[0, 4099, 0, 15] = -896.0
+    for version in (fused, PLAIN):
+        assert version.tensor_scale(x).item() == pytest.approx(2.0)
 
 
 @pytest.mark.parametrize("function", [plain.modulate, "fused"], ids=["plain", "triton"])
@@ -215,6 +279,10 @@ def test_a_kernel_sees_the_names_of_its_own_module(fused: Kernels) -> None:
         (module._norm_rotate_kernel, module),
         (fused_eight_bit._quantise_kernel, fused_eight_bit),
         (fused_eight_bit._modulate_quantise_kernel, fused_eight_bit),
+        (fused_eight_bit._largest_kernel, fused_eight_bit),
+        (fused_eight_bit._tensor_scale_kernel, fused_eight_bit),
+        (fused_eight_bit._quantise_heads_kernel, fused_eight_bit),
+        (fused_eight_bit._widen_heads_kernel, fused_eight_bit),
         (decoder._norm_silu_kernel, decoder),
         (decoder._add_bias_kernel, decoder),
         (decoder._enlarge_kernel, decoder),

@@ -20,7 +20,7 @@ from heliograph.engine.engine import Engine, load_engine
 from heliograph.engine.machine import free_bytes
 from heliograph.engine.plan import Plan, name_of
 from heliograph.engine.prompts import TextEmbeddings
-from heliograph.engine.tuning import approximate, device_for_vae, resolved, tune, tuned_denoiser
+from heliograph.engine.tuning import approximate, device_for_vae, resolved, tried, tune, tuned_denoiser
 from heliograph.errors import UserError
 from heliograph.model.transformer import HeliosTransformer3DModel
 from heliograph.pipeline import choose_plan
@@ -184,7 +184,7 @@ def approximated(subject: Subject, speed: SpeedConfig) -> Subject:
     """
     engine, transformer = subject.engine, subject.transformer
     plan = Plan("whole", str(engine.device), str(engine.device), engine.denoiser.dtype, len(transformer.blocks), 0, 0)
-    speed = resolved(speed, plan)
+    speed = tried(speed, plan)
     if not speed.approximations:
         return subject
     approximate(transformer, plan, speed)

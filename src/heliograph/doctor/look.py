@@ -48,6 +48,7 @@ class KernelNeeds:
 KERNELS = (
     KernelNeeds("flash", "flash_attn", (8, 0)),
     KernelNeeds("_flash_3", "flash_attn_interface", (9, 0), is_exact=True),
+    KernelNeeds("cudnn_fp8", "cudnn", (9, 0)),
     KernelNeeds("sage", "sageattention", (8, 0)),
     KernelNeeds("xformers", "xformers", (7, 0)),
 )

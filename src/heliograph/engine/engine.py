@@ -15,7 +15,7 @@ from heliograph.engine.machine import free_bytes
 from heliograph.engine.pictures import Pictures
 from heliograph.engine.plan import Plan
 from heliograph.engine.prompts import TextEmbeddings
-from heliograph.engine.tuning import device_for_vae, resolved, tuned_denoiser, tuned_transformer
+from heliograph.engine.tuning import device_for_vae, tried, tuned_denoiser, tuned_transformer
 from heliograph.model.denoiser import TransformerDenoiser
 from heliograph.presets import sampler_for
 from heliograph.request import chosen_sampler
@@ -75,7 +75,7 @@ def load_engine(folder: ModelFolder, plan: Plan, prompts: tuple[str, ...] = (), 
     stays = plan.way in ("whole", "text encoder offloaded")
     texts = TextEmbeddings(lambda: load_text_encoder(folder, plan.dtype, text_device), stays=stays)
     texts.encode(prompts)
-    speed = resolved(speed, plan)
+    speed = tried(speed, plan)
     transformer = tuned_transformer(folder, plan, speed)
     size = native_size(folder.path)
     # The autoencoder runs in float32, as the reference does: its latents are what all later chunks remember.

@@ -1,5 +1,6 @@
 """The transformer as this machine runs it fastest: loaded the way of the plan, and then what `SpeedConfig` says."""
 
+import logging
 from dataclasses import replace
 from importlib.util import find_spec
 
@@ -20,6 +21,8 @@ from heliograph.model.openvino import OpenVinoBlocks, has_openvino
 from heliograph.model.packing import pack
 from heliograph.model.transformer import HeliosTransformer3DModel
 
+logger = logging.getLogger(__name__)
+
 STREAMED = ("blocks offloaded", "blocks on disk")
 """Ways of running whose blocks come and go."""
 
@@ -28,18 +31,38 @@ def resolved(speed: SpeedConfig, plan: Plan) -> SpeedConfig:
     """The same with every switch that was left to the mode on or off.
 
     Fast mode takes what is faster where the plan runs: products in 8-bit floating point where tensor cores know the
-    format (compute capability 8.9) and all weights stay, 8-bit attention where a kernel is installed, and the
-    history's keys and values through a level's steps.
+    format (compute capability 8.9) and all weights stay, 8-bit attention where a kernel for the device is installed,
+    and the history's keys and values through a level's steps.
     """
     is_fast, device = speed.mode == "fast", torch.device(plan.device)
-    has_eight_bit = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 9)
-    kernels = [kernel for kernel in ROUNDED_KERNELS if find_spec(kernel.package or "torch")]
+    capability = torch.cuda.get_device_capability(device) if device.type == "cuda" else None
     chosen = {
-        "fp8": is_fast and has_eight_bit and plan.way not in (*STREAMED, "int8 weights"),
+        "fp8": is_fast and (capability or (0, 0)) >= (8, 9) and plan.way not in (*STREAMED, "int8 weights"),
         "history_reuse": "level" if is_fast else "off",
-        "attention8": is_fast and device.type == "cuda" and bool(kernels) and speed.attention == "auto",
+        "attention8": is_fast and speed.attention == "auto" and capability is not None and _has_rounded(capability),
     }
     return replace(speed, **{name: value for name, value in chosen.items() if getattr(speed, name) is None})
+
+
+def _has_rounded(capability: tuple[int, int]) -> bool:
+    """Whether a package is installed that has 8-bit attention for devices of this compute capability."""
+    return any(kernel.least <= capability and find_spec(kernel.package or "torch") for kernel in ROUNDED_KERNELS)
+
+
+def tried(speed: SpeedConfig, plan: Plan) -> SpeedConfig:
+    """`resolved`, but without 8-bit attention that only the mode asks for and that does not work; a warning says why.
+
+    What a user asks for by name is kept, and fails where it is set up.
+    """
+    chosen = resolved(speed, plan)
+    if speed.attention8 is not None or not chosen.attention8:
+        return chosen
+    try:
+        choose_attention("auto", torch.device(plan.device), plan.dtype, is_rounded=True)
+    except UserError as error:
+        logger.warning("attention stays exact in fast mode: %s", error)
+        return replace(chosen, attention8=False)
+    return chosen
 
 
 def choose_runner(asked: Runner, plan: Plan, speed: SpeedConfig) -> Runner:

@@ -30,6 +30,9 @@ class Kernels:
     quantise: Callable[..., EightBit]
     modulate_quantise: Callable[..., EightBit]
     gelu_quantise: Callable[..., EightBit]
+    tensor_scale: Callable[..., Tensor]
+    quantise_heads: Callable[..., Tensor]
+    widen_heads: Callable[..., Tensor]
 
 
 PLAIN = Kernels(
@@ -37,6 +40,7 @@ PLAIN = Kernels(
     *(plain.affine_norm, plain.modulate, plain.add_gated, plain.norm_rotate),
     *(plain.norm_silu, plain.add_bias, plain.enlarge),
     *(eight_bit.quantise, eight_bit.modulate_quantise, eight_bit.gelu_quantise),
+    *(eight_bit.tensor_scale, eight_bit.quantise_heads, eight_bit.widen_heads),
 )
 
 
@@ -75,6 +79,7 @@ def fused_kernels() -> Kernels | None:
         *(fused.affine_norm, fused.modulate, fused.add_gated, fused.norm_rotate),
         *(decoder.norm_silu, decoder.add_bias, decoder.enlarge),
         *(fused_eight_bit.quantise, fused_eight_bit.modulate_quantise, fused_eight_bit.gelu_quantise),
+        *(fused_eight_bit.tensor_scale, fused_eight_bit.quantise_heads, fused_eight_bit.widen_heads),
     )
 
 

@@ -1,7 +1,8 @@
-"""Rows of 8-bit floating point numbers (e4m3) with a scale each, in plain PyTorch: what the fused kernels must give.
+"""Numbers in 8-bit floating point (e4m3) with a scale, in plain PyTorch: what the fused kernels must give.
 
-A row is divided by its largest magnitude over 448, the largest number of the format, so that nothing overflows and a
-row of small numbers keeps as many digits as one of large ones.
+What is multiplied has a scale for each row: a row is divided by its largest magnitude over 448, the largest number of
+the format, so that nothing overflows and a row of small numbers keeps as many digits as one of large ones. What is
+attended has one scale for the whole tensor, which is all that the attention kernel takes.
 """
 
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ LARGEST = 448.0
 """The largest number of the format."""
 
 SMALLEST_SCALE = 1e-12
-"""Rows of zeros are divided by this."""
+"""Rows and tensors of zeros are divided by this."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,21 @@ def modulate_quantise(
 def gelu_quantise(x: Float[Tensor, "b n d"]) -> EightBit:
     """GELU (tanh form) in float32, in 8 bits."""
     return quantise(F.gelu(x.float(), approximate="tanh"), x.dtype)
+
+
+def tensor_scale(x: Float[Tensor, "b n k e"]) -> Float[Tensor, "1 1 1 1"]:
+    """The one scale of a tensor, float32, where the tensor is: its largest magnitude over that of the format."""
+    return (x.abs().amax().float() / LARGEST).clamp_min(SMALLEST_SCALE).reshape(1, 1, 1, 1)
+
+
+def quantise_heads(x: Float[Tensor, "b n k e"], scale: Float[Tensor, "1 1 1 1"]) -> Tensor:
+    """x / scale in 8 bits (b n k e), rounded to the nearest number of the format; contiguous, wherever `x` lay."""
+    return (x.float() * scale.reciprocal()).clamp(-LARGEST, LARGEST).to(FORMAT).contiguous()
+
+
+def widen_heads(values: Tensor, scale: Float[Tensor, "1 1 1 1"], dtype: torch.dtype) -> Float[Tensor, "b n k e"]:
+    """The numbers that 8-bit `values` (b n k e) with one scale stand for, in another dtype."""
+    return (values.float() * scale).to(dtype)
 
 
 def multiply(

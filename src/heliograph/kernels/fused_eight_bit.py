@@ -1,6 +1,7 @@
-"""The steps of `eight_bit.py`, each one Triton kernel: read once, written once, the scale of a row found on the way.
+"""The steps of `eight_bit.py` in Triton: read once, written once, the scale of a row found on the way.
 
-The end of both kernels is the same four lines: a function called by a kernel cannot be checked in Triton's interpreter.
+The end of both kernels for rows is the same four lines: a function called by a kernel cannot be checked in Triton's
+interpreter. The one scale of a whole tensor takes a pass of its own.
 """
 
 from collections.abc import Sequence
@@ -14,6 +15,15 @@ from torch import Tensor
 
 from heliograph.kernels.eight_bit import FORMAT, LARGEST, SMALLEST_SCALE, EightBit
 from heliograph.kernels.fused import piece_options, row_options
+
+NUMBERS_AT_ONCE = 1024
+"""Numbers that one program handles where each stands for itself: 128 threads with 16 bytes of bfloat16 each."""
+
+EACH_OPTIONS: dict[str, Any] = {"BLOCK": NUMBERS_AT_ONCE, "num_warps": 4}
+"""What such a kernel is compiled for."""
+
+TOKENS_AT_ONCE = 4096
+"""Tokens whose largest magnitudes are compared at once."""
 
 
 @triton.jit
@@ -95,6 +105,73 @@ def _modulate_quantise_kernel(  # noqa: PLR0913, PLR0917
     tl.store(scales + row, row_scale)
 
 
+@triton.jit
+@no_type_check
+def _largest_kernel(
+    x,
+    largest,
+    stride,
+    width,
+    BLOCK: tl.constexpr,  # noqa: N803
+):
+    row = tl.program_id(0).to(tl.int64)
+    columns = tl.arange(0, BLOCK)
+    values = tl.load(x + row * stride + columns, mask=columns < width, other=0.0).to(tl.float32)
+    tl.store(largest + row, tl.max(tl.abs(values), axis=0))
+
+
+@triton.jit
+@no_type_check
+def _tensor_scale_kernel(
+    largest,
+    scale,
+    count,
+    of_format,
+    smallest,
+    BLOCK: tl.constexpr,  # noqa: N803
+):
+    places = tl.arange(0, BLOCK)
+    found = tl.zeros([BLOCK], dtype=tl.float32)
+    for start in range(0, count, BLOCK):
+        found = tl.maximum(found, tl.load(largest + start + places, mask=start + places < count, other=0.0))
+    tl.store(scale, tl.maximum(tl.max(found, axis=0) / of_format, smallest))
+
+
+@triton.jit
+@no_type_check
+def _quantise_heads_kernel(
+    x,
+    scale,
+    out,
+    stride,
+    width,
+    of_format,
+    BLOCK: tl.constexpr,  # noqa: N803
+):
+    row = tl.program_id(0).to(tl.int64)
+    columns = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    inside = columns < width
+    factor = 1.0 / tl.load(scale)
+    values = tl.load(x + row * stride + columns, mask=inside, other=0.0).to(tl.float32) * factor
+    kept = tl.minimum(tl.maximum(values, -of_format), of_format)
+    tl.store(out + row * width + columns, kept.to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+@no_type_check
+def _widen_heads_kernel(
+    values,
+    scale,
+    out,
+    count,
+    BLOCK: tl.constexpr,  # noqa: N803
+):
+    places = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    inside = places < count
+    wide = tl.load(values + places, mask=inside).to(tl.float32) * tl.load(scale)
+    tl.store(out + places, wide.to(out.dtype.element_ty), mask=inside)
+
+
 def quantise(x: Float[Tensor, "b n d"], dtype: torch.dtype | None = None) -> EightBit:
     """`eight_bit.quantise` in one kernel."""
     return _by_rows(x, dtype or x.dtype, has_gelu=False)
@@ -122,6 +199,48 @@ def modulate_quantise(
         **piece_options(dim),
     )
     return EightBit(out, scales, x.dtype)
+
+
+def tensor_scale(x: Float[Tensor, "b n k e"]) -> Float[Tensor, "1 1 1 1"]:
+    """`eight_bit.tensor_scale` in two kernels: the largest of every token, then of all; no number leaves the device."""
+    x, stride = _by_tokens(x)
+    b, n, k, e = x.shape
+    count = b * n
+    largest = torch.empty(count, dtype=torch.float32, device=x.device)
+    scale = torch.empty(1, 1, 1, 1, dtype=torch.float32, device=x.device)
+    _largest_kernel[(count,)](x, largest, stride, k * e, **row_options(k * e))
+    options: dict[str, Any] = {"BLOCK": TOKENS_AT_ONCE, "num_warps": 8}
+    _tensor_scale_kernel[(1,)](largest, scale, count, LARGEST, SMALLEST_SCALE, **options)
+    return scale
+
+
+def quantise_heads(x: Float[Tensor, "b n k e"], scale: Float[Tensor, "1 1 1 1"]) -> Tensor:
+    """`eight_bit.quantise_heads` in one kernel."""
+    x, stride = _by_tokens(x)
+    b, n, k, e = x.shape
+    out = torch.empty(x.shape, dtype=FORMAT, device=x.device)
+    grid = (b * n, triton.cdiv(k * e, NUMBERS_AT_ONCE))
+    _quantise_heads_kernel[grid](x, scale, out, stride, k * e, LARGEST, **EACH_OPTIONS)
+    return out
+
+
+def widen_heads(values: Tensor, scale: Float[Tensor, "1 1 1 1"], dtype: torch.dtype) -> Float[Tensor, "b n k e"]:
+    """`eight_bit.widen_heads` in one kernel."""
+    values = values.contiguous()
+    out, count = torch.empty(values.shape, dtype=dtype, device=values.device), values.numel()
+    _widen_heads_kernel[(triton.cdiv(count, NUMBERS_AT_ONCE),)](values, scale, out, count, **EACH_OPTIONS)
+    return out
+
+
+def _by_tokens(x: Float[Tensor, "b n k e"]) -> tuple[Float[Tensor, "b n k e"], int]:
+    """The same with the heads of a token side by side, and how far apart tokens lie.
+
+    The values of a packed product lie between its queries and keys: they are read where they are.
+    """
+    b, n, k, e = x.shape
+    if x.stride(3) != 1 or x.stride(2) != e or (b > 1 and x.stride(0) != n * x.stride(1)):
+        return x.contiguous(), k * e
+    return x, x.stride(1)
 
 
 def _by_rows(x: Float[Tensor, "b n d"], dtype: torch.dtype, *, has_gelu: Any) -> EightBit:

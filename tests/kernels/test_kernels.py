@@ -202,6 +202,17 @@ def test_heads_in_8_bits_agree(fused: Kernels, dtype: torch.dtype, layout: str) 
     assert_neighbours(got, want)
 
 
+@pytest.mark.parametrize("batch", [1, 2])
+def test_heads_in_pieces_are_rounded_as_if_joined(fused: Kernels, batch: int) -> None:
+    pieces = tuple(factor * normal(batch, count, 2, 16, seed=count) for factor, count in ((1, 3), (5, 1), (2, 4)))
+    whole = torch.cat(pieces, dim=1)
+    for version in (PLAIN, fused):
+        scale = version.tensor_scale(pieces)
+        assert torch.equal(scale, version.tensor_scale(whole))
+        got, want = version.quantise_heads(pieces, scale), version.quantise_heads(whole, scale)
+        assert got.is_contiguous() and torch.equal(got.float(), want.float())
+
+
 @pytest.mark.parametrize("dtype", [*DTYPES, torch.float16])
 def test_widened_heads_agree(fused: Kernels, dtype: torch.dtype) -> None:
     x = heads_of("alone", torch.float32)

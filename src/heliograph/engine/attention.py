@@ -18,6 +18,7 @@ from torch import Tensor
 
 from heliograph.errors import UserError
 from heliograph.kernels import cudnn_attention
+from heliograph.kernels.pieces import Pieces, joined, num_tokens
 from heliograph.model.attention import Attend, Attention, attend_by_cudnn, use_kernel
 
 OWN = "native"
@@ -34,19 +35,17 @@ FEWEST_KEYS_IN_8_BITS = 1024
 0.148 ms in 8 bits and 0.161 in 16, less than rounding queries and results costs; sequences have thousands."""
 
 
-def attend_in_8_bits(
-    query: Float[Tensor, "b n k e"], key: Float[Tensor, "b m k e"], value: Float[Tensor, "b m k e"]
-) -> Float[Tensor, "b n k e"]:
+def attend_in_8_bits(query: Float[Tensor, "b n k e"], key: Pieces, value: Pieces) -> Float[Tensor, "b n k e"]:
     """softmax(q·kᵀ/√e)·v by cuDNN: in 8 bits where there are many keys, else exact.
 
     Raises:
         RuntimeError: the device has no such kernel, or cuDNN does not take these sizes; says which.
     """
     cudnn_attention.check_device(query.device)
-    if key.shape[1] >= FEWEST_KEYS_IN_8_BITS:
+    if num_tokens(key) >= FEWEST_KEYS_IN_8_BITS:
         return cudnn_attention.attend(query, key, value)
     is_narrow = query.dtype in (torch.bfloat16, torch.float16)  # what cuDNN's exact kernel takes
-    return (attend_by_cudnn if is_narrow else by_library(OWN))(query, key, value)
+    return (attend_by_cudnn if is_narrow else by_library(OWN))(query, joined(key), joined(value))
 
 
 OWN_KERNELS: Mapping[str, Attend] = MappingProxyType({CUDNN: attend_by_cudnn, CUDNN_8_BIT: attend_in_8_bits})

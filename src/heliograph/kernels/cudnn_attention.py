@@ -17,6 +17,7 @@ from torch import Tensor
 from heliograph.kernels import eight_bit
 from heliograph.kernels.choice import kernels_for
 from heliograph.kernels.eight_bit import FORMAT
+from heliograph.kernels.pieces import Pieces, num_tokens
 
 PACKAGE = "cudnn"
 """The module of `nvidia-cudnn-frontend`."""
@@ -31,10 +32,10 @@ _LOCK = threading.Lock()
 """A handle has one stream at a time: who sets it runs before another sets it."""
 
 
-def attend(
-    query: Float[Tensor, "b n k e"], key: Float[Tensor, "b m k e"], value: Float[Tensor, "b m k e"]
-) -> Float[Tensor, "b n k e"]:
+def attend(query: Float[Tensor, "b n k e"], key: Pieces, value: Pieces) -> Float[Tensor, "b n k e"]:
     """softmax(q·kᵀ/√e)·v of `attend_in_pytorch` on a GPU, in the dtype of `query`.
+
+    Keys and values may lie in several tensors: they are joined as they are rounded.
 
     The first call for a size builds a plan, which takes a moment and is not possible while a CUDA graph is recorded.
 
@@ -42,7 +43,8 @@ def attend(
         RuntimeError: the device is no GPU or too old a one, or cuDNN does not take these sizes; says which.
     """
     check_device(query.device)
-    plan = plan_of(tuple(query.shape), tuple(key.shape), query.device)
+    b, _, k, e = query.shape
+    plan = plan_of(tuple(query.shape), (b, num_tokens(key), k, e), query.device)
     steps = kernels_for(query)
     scales = [steps.tensor_scale(x) for x in (query, key, value)]
     rows = [steps.quantise_heads(x, scale) for x, scale in zip((query, key, value), scales, strict=True)]
@@ -52,9 +54,7 @@ def attend(
     return steps.widen_heads(out, scales[2], query.dtype)
 
 
-def attend_in_pytorch(
-    query: Float[Tensor, "b n k e"], key: Float[Tensor, "b m k e"], value: Float[Tensor, "b m k e"]
-) -> Float[Tensor, "b n k e"]:
+def attend_in_pytorch(query: Float[Tensor, "b n k e"], key: Pieces, value: Pieces) -> Float[Tensor, "b n k e"]:
     """softmax(q·kᵀ/√e)·v with queries, keys, values, weights and results in 8 bits, all scores in memory: slow.
 
     Weights are rounded before they are divided by their sum, and the sum is of weights that are not rounded, as in the

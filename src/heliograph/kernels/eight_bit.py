@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from heliograph.kernels.pieces import Pieces, joined, pieces_of
 from heliograph.kernels.plain import modulate
 
 FORMAT = torch.float8_e4m3fn
@@ -70,14 +71,16 @@ def gelu_quantise(x: Float[Tensor, "b n d"]) -> EightBit:
     return quantise(F.gelu(x.float(), approximate="tanh"), x.dtype)
 
 
-def tensor_scale(x: Float[Tensor, "b n k e"]) -> Float[Tensor, "1 1 1 1"]:
+def tensor_scale(x: Pieces) -> Float[Tensor, "1 1 1 1"]:
     """The one scale of a tensor, float32, where the tensor is: its largest magnitude over that of the format."""
-    return (x.abs().amax().float() / LARGEST).clamp_min(SMALLEST_SCALE).reshape(1, 1, 1, 1)
+    largest = torch.stack([piece.abs().amax() for piece in pieces_of(x)]).amax()
+    return (largest.float() / LARGEST).clamp_min(SMALLEST_SCALE).reshape(1, 1, 1, 1)
 
 
-def quantise_heads(x: Float[Tensor, "b n k e"], scale: Float[Tensor, "1 1 1 1"]) -> Tensor:
+def quantise_heads(x: Pieces, scale: Float[Tensor, "1 1 1 1"]) -> Tensor:
     """x / scale in 8 bits (b n k e), rounded to the nearest number of the format; contiguous, wherever `x` lay."""
-    return (x.float() * scale.reciprocal()).clamp(-LARGEST, LARGEST).to(FORMAT).contiguous()
+    wide = joined(x).float() * scale.reciprocal()
+    return wide.clamp(-LARGEST, LARGEST).to(FORMAT).contiguous()
 
 
 def widen_heads(values: Tensor, scale: Float[Tensor, "1 1 1 1"], dtype: torch.dtype) -> Float[Tensor, "b n k e"]:

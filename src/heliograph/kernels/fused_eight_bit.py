@@ -15,6 +15,7 @@ from torch import Tensor
 
 from heliograph.kernels.eight_bit import FORMAT, LARGEST, SMALLEST_SCALE, EightBit
 from heliograph.kernels.fused import piece_options, row_options
+from heliograph.kernels.pieces import Pieces, num_tokens, pieces_of
 
 NUMBERS_AT_ONCE = 1024
 """Numbers that one program handles where each stands for itself: 128 threads with 16 bytes of bfloat16 each."""
@@ -139,22 +140,26 @@ def _tensor_scale_kernel(
 
 @triton.jit
 @no_type_check
-def _quantise_heads_kernel(
+def _quantise_heads_kernel(  # noqa: PLR0913, PLR0917
     x,
     scale,
     out,
     stride,
     width,
+    num_tokens,
+    num_all,
+    first,
     of_format,
     BLOCK: tl.constexpr,  # noqa: N803
 ):
     row = tl.program_id(0).to(tl.int64)
+    place = row // num_tokens * num_all + first + row % num_tokens
     columns = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = columns < width
     factor = 1.0 / tl.load(scale)
     values = tl.load(x + row * stride + columns, mask=inside, other=0.0).to(tl.float32) * factor
     kept = tl.minimum(tl.maximum(values, -of_format), of_format)
-    tl.store(out + row * width + columns, kept.to(out.dtype.element_ty), mask=inside)
+    tl.store(out + place * width + columns, kept.to(out.dtype.element_ty), mask=inside)
 
 
 @triton.jit
@@ -201,26 +206,32 @@ def modulate_quantise(
     return EightBit(out, scales, x.dtype)
 
 
-def tensor_scale(x: Float[Tensor, "b n k e"]) -> Float[Tensor, "1 1 1 1"]:
+def tensor_scale(x: Pieces) -> Float[Tensor, "1 1 1 1"]:
     """`eight_bit.tensor_scale` in two kernels: the largest of every token, then of all; no number leaves the device."""
-    x, stride = _by_tokens(x)
-    b, n, k, e = x.shape
-    count = b * n
-    largest = torch.empty(count, dtype=torch.float32, device=x.device)
-    scale = torch.empty(1, 1, 1, 1, dtype=torch.float32, device=x.device)
-    _largest_kernel[(count,)](x, largest, stride, k * e, **row_options(k * e))
+    pieces = pieces_of(x)
+    device, counts = pieces[0].device, [piece.shape[0] * piece.shape[1] for piece in pieces]
+    largest = torch.empty(sum(counts), dtype=torch.float32, device=device)
+    scale = torch.empty(1, 1, 1, 1, dtype=torch.float32, device=device)
+    for piece, count, found in zip(pieces, counts, largest.split(counts), strict=True):
+        rows, stride = _by_tokens(piece)
+        width = rows.shape[2] * rows.shape[3]
+        _largest_kernel[(count,)](rows, found, stride, width, **row_options(width))
     options: dict[str, Any] = {"BLOCK": TOKENS_AT_ONCE, "num_warps": 8}
-    _tensor_scale_kernel[(1,)](largest, scale, count, LARGEST, SMALLEST_SCALE, **options)
+    _tensor_scale_kernel[(1,)](largest, scale, sum(counts), LARGEST, SMALLEST_SCALE, **options)
     return scale
 
 
-def quantise_heads(x: Float[Tensor, "b n k e"], scale: Float[Tensor, "1 1 1 1"]) -> Tensor:
-    """`eight_bit.quantise_heads` in one kernel."""
-    x, stride = _by_tokens(x)
-    b, n, k, e = x.shape
-    out = torch.empty(x.shape, dtype=FORMAT, device=x.device)
-    grid = (b * n, triton.cdiv(k * e, NUMBERS_AT_ONCE))
-    _quantise_heads_kernel[grid](x, scale, out, stride, k * e, LARGEST, **EACH_OPTIONS)
+def quantise_heads(x: Pieces, scale: Float[Tensor, "1 1 1 1"]) -> Tensor:
+    """`eight_bit.quantise_heads` in one kernel for each piece, which are joined by it."""
+    pieces = pieces_of(x)
+    (b, _, k, e), n = pieces[0].shape, num_tokens(x)
+    out, first = torch.empty((b, n, k, e), dtype=FORMAT, device=pieces[0].device), 0
+    for piece in pieces:
+        rows, stride = _by_tokens(piece)
+        count = piece.shape[1]
+        grid = (b * count, triton.cdiv(k * e, NUMBERS_AT_ONCE))
+        _quantise_heads_kernel[grid](rows, scale, out, stride, k * e, count, n, first, LARGEST, **EACH_OPTIONS)
+        first += count
     return out
 
 

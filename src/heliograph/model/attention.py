@@ -15,6 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from heliograph.kernels.choice import kernels_for
 from heliograph.kernels.eight_bit import EightBit
+from heliograph.kernels.pieces import Pieces, joined
 from heliograph.model.float8 import Float8Linear
 from heliograph.model.packed import TokenLayout, attend_packed, can_attend_packed
 from heliograph.model.packing import product
@@ -27,8 +28,8 @@ MAX_HISTORY_SCALE = 10.0
 """Upper bound of the factor on history keys."""
 
 
-Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""Attention without a mask: queries (b n k e), keys and values (b m k e) to (b n k e)."""
+Attend = Callable[..., Tensor]
+"""Attention without a mask: queries (b n k e), keys and values (b m k e, `Pieces`) to (b n k e)."""
 
 
 @dataclass(frozen=True)
@@ -72,37 +73,32 @@ class Attention(nn.Module, AttentionModuleMixin):
         """The width divided among heads."""
         return rearrange(x, "b n (k e) -> b n k e", k=self.heads)
 
-    def mix(
-        self, query: Float[Tensor, "b n k e"], key: Float[Tensor, "b m k e"], value: Float[Tensor, "b m k e"]
-    ) -> Float[Tensor, "b n k e"]:
+    def mix(self, query: Float[Tensor, "b n k e"], key: Pieces, value: Pieces) -> Float[Tensor, "b n k e"]:
         """softmax(q·kᵀ/√e)·v without any mask, by the kernel that was chosen: one of ours, or one of the library's."""
         if self.own_kernel is not None and self.processor._attention_backend is None:
             return self.own_kernel(query, key, value)
-        return dispatch_attention_fn(query, key, value, backend=self.processor._attention_backend)
+        return dispatch_attention_fn(query, joined(key), joined(value), backend=self.processor._attention_backend)
 
     def leave(self, mixed: Float[Tensor, "b n k e"], query: Float[Tensor, "b n k e"]) -> Float[Tensor, "b n d"]:
         """Heads joined, output projection, in the dtype of the query."""
         return self.to_out[0](mixed.flatten(2).to(query.dtype))
 
 
-def attend_by_products(
-    query: Float[Tensor, "b n k e"], key: Float[Tensor, "b m k e"], value: Float[Tensor, "b m k e"]
-) -> Float[Tensor, "b n k e"]:
+def attend_by_products(query: Float[Tensor, "b n k e"], key: Pieces, value: Pieces) -> Float[Tensor, "b n k e"]:
     """softmax(q·kᵀ/√e)·v as two products with all scores in memory, in the dtype of `value`.
 
     In bfloat16 on a CPU, forward and backward together take a third of the time of PyTorch's own kernel (docs/log.md).
     Scores are rounded to that dtype, which training bears; sampling keeps the kernel, which holds them in float32.
     """
+    key, value = joined(key), joined(value)
     q, k, v = (rearrange(x.to(value.dtype), "b n k e -> b k n e") for x in (query, key, value))
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
     return rearrange(scores.softmax(dim=-1) @ v, "b k n e -> b n k e")
 
 
-def attend_by_cudnn(
-    query: Float[Tensor, "b n k e"], key: Float[Tensor, "b m k e"], value: Float[Tensor, "b m k e"]
-) -> Float[Tensor, "b n k e"]:
+def attend_by_cudnn(query: Float[Tensor, "b n k e"], key: Pieces, value: Pieces) -> Float[Tensor, "b n k e"]:
     """softmax(q·kᵀ/√e)·v by cuDNN, which reads heads where they are; the library's own way to it copies them first."""
-    q, k, v = (x.transpose(1, 2) for x in (query, key, value))
+    q, k, v = (x.transpose(1, 2) for x in (query, joined(key), joined(value)))
     with sdpa_kernel(SDPBackend.CUDNN_ATTENTION):
         return F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
 
@@ -158,7 +154,7 @@ class SelfAttention(Attention):
             later = x[:, past.num_known :]
             rows = known.before(self.rows(later, rotary.last(later.shape[1]), layout.chunk), count)
         past.note(rows)
-        mixed = self._mix_apart(rows.query, rows.key, rows.value, layout)
+        mixed = self._mix_apart(rows, layout)
         return self.leave(mixed, rows.query)
 
     def rows(
@@ -185,10 +181,11 @@ class SelfAttention(Attention):
         query, key, value = self.to_qkv(x).chunk(3, dim=-1)
         return query[:, -count:], key, value
 
-    def _mix_apart(self, query: Tensor, key: Tensor, value: Tensor, layout: TokenLayout) -> Float[Tensor, "b n k e"]:
+    def _mix_apart(self, rows: Rows, layout: TokenLayout) -> Float[Tensor, "b n k e"]:
         """Attention within each sequence: block-diagonal, by a kernel for it where there is one."""
         if len(layout.sequences) == 1:
-            return self.mix(query, key, value)
+            return self.mix(rows.query, rows.keys, rows.values)
+        query, key, value = rows.query, joined(rows.keys), joined(rows.values)
         if can_attend_packed(value):
             return attend_packed(query, key, value, layout.sequences)
         sequences = zip(*(layout.split_sequences(x) for x in (query, key, value)), strict=True)

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from heliograph.kernels.pieces import Pieces, joined
 from heliograph.model.memo import Forgetful, Memo, Memos
 
 CONSTANT = "rows of block 0"
@@ -24,28 +25,39 @@ CONSTANT = "rows of block 0"
 
 @dataclass(frozen=True)
 class Rows:
-    """Queries, keys and values of some tokens, as attention takes them; the queries are those of the last tokens."""
+    """Queries, keys and values of some tokens, as attention takes them; the queries are those of the last tokens.
+
+    Keys and values of what comes `earlier` lie apart: not every kernel needs them joined.
+    """
 
     query: Float[Tensor, "b m k e"]
     key: Float[Tensor, "b n k e"]
     value: Float[Tensor, "b n k e"]
+    earlier: "Rows | None" = None
+
+    @property
+    def keys(self) -> Pieces:
+        """Keys of all tokens."""
+        return self.key if self.earlier is None else (self.earlier.key, self.key)
+
+    @property
+    def values(self) -> Pieces:
+        """Values of all tokens."""
+        return self.value if self.earlier is None else (self.earlier.value, self.value)
 
     def before(self, later: "Rows", num_asking: int) -> "Rows":
         """These tokens and then those of `later`; only the last `num_asking` of all ask."""
         is_asked = num_asking > later.query.shape[1]
         query = torch.cat([self.query, later.query], dim=1) if is_asked else later.query
-        return Rows(
-            query[:, -num_asking:],
-            torch.cat([self.key, later.key], dim=1),
-            torch.cat([self.value, later.value], dim=1),
-        )
+        return Rows(query[:, -num_asking:], later.key, later.value, self)
 
     def first(self, count: int) -> "Rows":
         """Keys and values of the first tokens, which ask nothing."""
-        return Rows(self.query[:, :0], self.key[:, :count], self.value[:, :count])
+        keys, values = joined(self.keys), joined(self.values)
+        return Rows(self.query[:, :0], keys[:, :count], values[:, :count])
 
     def copied(self) -> "Rows":
-        """The same in memory of their own."""
+        """The same in memory of their own; nothing comes earlier."""
         return Rows(self.query.clone(), self.key.clone(), self.value.clone())
 
     def overwrite(self, new: "Rows") -> None:

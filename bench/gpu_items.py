@@ -249,6 +249,13 @@ def fp8(bench: Bench) -> None:
     bench.measure("fp8-222", at(subject, TWO))
 
 
+def eight_bit(bench: Bench) -> None:
+    """Products and attention in 8-bit floating point, at both schedules."""
+    subject = other(bench.exact, SpeedConfig(fp8=True, attention8=True))
+    bench.measure("fp8-attention8-111", subject)
+    bench.measure("fp8-attention8-222", at(subject, TWO))
+
+
 def profile(bench: Bench) -> None:
     """Where the device's time goes in two chunks of ours."""
     _profile(bench, "profile", bench.exact)
@@ -399,10 +406,11 @@ ITEMS = (
     Item("b", "errors", 20, errors),
     Item("b", "exact-222", 15, exact_222),
     Item("b", "first", 15, first),
-    Item("c", "compiled", 200, compiled),
-    Item("d", "fp8", 45, fp8),
-    Item("d", "profile", 15, profile),
-    Item("e", "fast", 45, fast),
+    Item("c", "compiled", 120, compiled),
+    Item("d", "fp8", 30, fp8),
+    Item("d", "fp8-attention8", 25, eight_bit),
+    Item("d", "profile", 12, profile),
+    Item("e", "fast", 30, fast),
     Item("e", "reuse", 20, reuse),
     Item("e", "decoder", 25, decoder),
     Item("f", "runner-eager", 15, partial(runner, name="eager")),

@@ -11,6 +11,7 @@ on modules of their own over the same tensors, so the exact model and diffusers 
 """
 
 import argparse
+import faulthandler
 import gc
 import signal
 import time
@@ -105,6 +106,7 @@ def main() -> None:
         help="compile diffusers' transformer as one, as the released script does: minutes a size; else block by block",
     )
     arguments = parser.parse_args()
+    faulthandler.enable()  # what ends the process from outside of Python leaves a trace, too
     started = time.monotonic() - (time.time() - psutil.Process().create_time())  # before libraries were loaded
     items = chosen(arguments.only)
     arguments.results.mkdir(parents=True, exist_ok=True)

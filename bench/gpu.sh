@@ -12,7 +12,7 @@ random="--random-weights 14b --chunks 4 --rounds 2"
 case $item in
   session) python3 bench/gpu_session.py "$out" --seconds "${3:-280}" ;;
   tests) python3 -m pytest -q -p no:cacheprovider tests/kernels tests/test_wan_decoder.py tests/engine/test_offload.py \
-           tests/engine/test_tuning.py tests/model/test_float8.py 2>&1 | tee "$out/tests.txt" ;;
+           tests/engine/test_tuning.py tests/engine/test_graphs.py tests/model/test_float8.py 2>&1 | tee "$out/tests.txt" ;;
   kernels) python3 bench/single_kernels.py "$out/kernels.json" 2>&1 | tee "$out/kernels.txt" ;;
   exact-111) bench exact-111 $random --steps 1,1,1 --against diffusers ;;
   exact-222) bench exact-222 $random --steps 2,2,2 --against diffusers ;;

@@ -90,9 +90,9 @@ class TimeGrow(nn.Module):
     def forward(self, x: Float[Tensor, "b t c h w"]) -> Float[Tensor, "b t2 c h w"]:
         """The frames of a group out of one."""
         grown = self.conv(rearrange(x, "b t c h w -> (b t) c h w"))
-        if self.stride == 1:
-            return _clip(grown, x.shape[1])
-        # By way of channels last: frames come out as they are if their channels were last, and are copied once if not.
+        if self.stride == 1 or grown.is_contiguous():
+            return rearrange(grown, "(b t) (s c) h w -> b (t s) c h w", b=x.shape[0], s=self.stride)
+        # Channels last stay last.
         frames = rearrange(grown, "(b t) (s c) h w -> b (t s) h w c", b=x.shape[0], s=self.stride)
         return rearrange(frames.contiguous(), "b t h w c -> b t c h w")
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes the embedded model from nothing: src/heliograph/assets/tiny. One CPU core, about eight hours.
+# Makes the embedded model from nothing: src/heliograph/assets/tiny. One CPU core, about nine hours and a half.
 #
 # Every call works for at most CALL_SECONDS (default 570) and goes on where the one before stopped; call it again until it
 # says "done". State is kept in runs/state (RUN_STATE), which git ignores. Phases:
@@ -26,7 +26,7 @@ MULTISCALE_STEPS=${MULTISCALE_STEPS:-9000}
 MOTION_STEPS=${MOTION_STEPS:-150}
 CROSSINGS_STEPS=${CROSSINGS_STEPS:-800}
 SETTLE_STEPS=${SETTLE_STEPS:-3000}
-WHOLE_STEPS=${WHOLE_STEPS:-1400}
+WHOLE_STEPS=${WHOLE_STEPS:-2400}
 PROMPTS=${PROMPTS:-240}
 PAIR_CHUNKS=${PAIR_CHUNKS:-6}
 PAIR_STEPS=${PAIR_STEPS:-8,8,8}

@@ -329,7 +329,7 @@ def kernels(bench: Bench) -> None:
 
 @torch.no_grad()
 def steps(bench: Bench) -> None:
-    """The fused steps of a row, in pieces of several sizes; beside the time that moving their bytes takes."""
+    """The fused steps of a row, in slices of several sizes; beside the time that moving their bytes takes."""
     from heliograph.kernels import fused_eight_bit  # noqa: PLC0415 - needs Triton, which the rest does not
 
     net = (RELEASED if bench.shape == "14b" else SMALL).net
@@ -338,7 +338,7 @@ def steps(bench: Bench) -> None:
     table, angles = torch.randn(1, 2, net.dim, device=device), torch.randn(tokens, net.head_dim // 2, device=device)
     lengths, weight = (tokens // 4, tokens - tokens // 4), torch.ones(net.dim, device=device).bfloat16()
     modulation = (x, table, table, lengths, 1e-6)
-    in_pieces = (
+    in_slices = (
         ("modulate", 4 * x.numel(), partial(fused.modulate, *modulation)),
         ("norm_rotate", 4 * x.numel(), partial(fused.norm_rotate, x, weight, angles, angles, 1e-6)),
         ("modulate_quantise", 3 * x.numel(), partial(fused_eight_bit.modulate_quantise, *modulation)),
@@ -348,7 +348,7 @@ def steps(bench: Bench) -> None:
         ("quantise", 3 * x.numel(), partial(fused_eight_bit.quantise, x)),
         ("gelu_quantise", 3 * wide.numel(), partial(fused_eight_bit.gelu_quantise, wide)),
     )
-    machine, usual, rows = machine_facts(device), fused.piece_options, []
+    machine, usual, rows = machine_facts(device), fused.SLICE, []
     rates = rates_of(str(machine["device"]))
 
     def measure(named: tuple[str, int, Callable[[], object]], way: str) -> None:
@@ -359,14 +359,12 @@ def steps(bench: Bench) -> None:
         bench.write("steps", {**machine, "tokens": tokens, "rows": rows})
 
     try:
-        for block, warps in ((1024, 4), (2048, 8), (8192, 8)):
-            fused.piece_options = fused_eight_bit.piece_options = lambda width, block=block, warps=warps: {
-                **{"PIECES": -(-width // block), "BLOCK": block, "num_warps": warps}
-            }
-            for named in in_pieces:
-                measure(named, f"pieces of {block}, {warps} warps")
+        for size in (512, 1024, 2048):
+            fused.SLICE = size
+            for named in in_slices:
+                measure(named, f"slices of {size}")
     finally:
-        fused.piece_options = fused_eight_bit.piece_options = usual
+        fused.SLICE = usual
     for named in at_once:
         measure(named, "a row at once")
 

@@ -2,13 +2,17 @@
 
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from heliograph.bench.kernels import seconds_of
 from heliograph.kernels import eight_bit
+from heliograph.kernels.choice import eight_bit_product
+from heliograph.kernels.cublas import linear_gelu
 
 LEVELS = (2940, 4560, 11040)
 """Tokens of a sequence on each level."""
@@ -23,24 +27,16 @@ def product_rows(device: torch.device, dim: int, wide: int, seconds: float) -> I
             width = rows.shape[-1]
             weight = torch.randn(outputs, width, device=device).bfloat16() * width**-0.5
             bias = torch.randn(outputs, device=device).bfloat16()
-            brought, small = eight_bit.quantise(rows), eight_bit.quantise(weight[None])
-            flat = rows[0]
-
-            def plain(rows: Any = rows, weight: Any = weight, bias: Any = bias) -> object:
-                return F.linear(rows, weight, bias)
-
-            def eight(brought: Any = brought, small: Any = small, bias: Any = bias) -> object:
-                return eight_bit.multiply_on_gpu(brought, small.values[0], small.scale[0, :, 0], bias)
-
-            def apart(plain: Any = plain) -> object:
-                return F.gelu(plain(), approximate="tanh")
-
-            def fused(flat: Any = flat, weight: Any = weight, bias: Any = bias) -> object:
-                return torch._addmm_activation(bias, flat, weight.T, use_gelu=True)
-
-            ways: dict[str, Callable[[], object]] = {"bfloat16": plain, "float8": eight}
+            small, packed = eight_bit.quantise(rows), eight_bit.quantise(weight[None])
+            plain = partial(F.linear, rows, weight, bias)
+            ways: dict[str, Callable[[], object]] = {
+                "bfloat16": plain,
+                "float8": partial(eight_bit_product(rows), small, packed.values[0], packed.scale[0, :, 0], bias),
+            }
             if name == "up":
-                ways |= {"bfloat16, gelu apart": apart, "bfloat16, gelu fused": fused}
+                ways["bfloat16, gelu apart"] = partial(_then_gelu, plain)
+                if rows.is_cuda:
+                    ways["bfloat16, gelu fused"] = partial(linear_gelu, rows, weight, bias)
             for way, run in ways.items():
                 short, long = seconds_of(run, device), _steady(run, device, seconds)
                 flops = 2 * tokens * width * outputs
@@ -53,6 +49,10 @@ def product_rows(device: torch.device, dim: int, wide: int, seconds: float) -> I
                     "flops_per_second": flops / short,
                     "flops_per_second_steady": flops / long,
                 }
+
+
+def _then_gelu(product: Callable[[], Tensor]) -> Tensor:
+    return F.gelu(product(), approximate="tanh")
 
 
 def _steady(run: Callable[[], object], device: torch.device, seconds: float) -> float:

@@ -16,15 +16,15 @@ from heliograph.kernels import decoder, fused, fused_eight_bit
 
 HALF, WIDE, SMALL = "*bf16", "*fp32", "*fp8e4nv"
 LENGTHS = "num_tokens dim row_stride rows_of_sample rows_of_stretch channels stride width count".split()
-PIECES = {"PIECES": 5, "BLOCK": 1024}
+SLICES = {"SLICES": 5, "BLOCK": 1024}
 TILES = {"CELLS": 32, "BLOCK": 128}
 EIGHT = fused_eight_bit
 KERNELS = (
-    (fused._modulate_kernel, [HALF, WIDE, WIDE, HALF, *["i32"] * 5, "fp32", "fp32"], PIECES, 4),
+    (fused._modulate_kernel, [HALF, WIDE, WIDE, HALF, *["i32"] * 5, "fp32", "fp32"], SLICES, 4),
     (fused._add_gated_kernel, [HALF, HALF, WIDE, HALF, *["i32"] * 5], {"BLOCK": 8192}, 8),
-    (fused._norm_rotate_kernel, [HALF, HALF, WIDE, WIDE, HALF, *["i32"] * 3, "fp32"], {"HALF": 64, **PIECES}, 4),
+    (fused._norm_rotate_kernel, [HALF, HALF, WIDE, WIDE, HALF, *["i32"] * 3, "fp32"], {"HALF": 64, **SLICES}, 4),
     (EIGHT._quantise_kernel, [HALF, SMALL, WIDE, "i32", "fp32", "fp32"], {"HAS_GELU": True, "BLOCK": 16384}, 16),
-    (EIGHT._modulate_quantise_kernel, [HALF, WIDE, WIDE, SMALL, WIDE, *["i32"] * 5, *["fp32"] * 3], PIECES, 4),
+    (EIGHT._modulate_quantise_kernel, [HALF, WIDE, WIDE, SMALL, WIDE, *["i32"] * 5, *["fp32"] * 3], SLICES, 4),
     (EIGHT._largest_kernel, [HALF, WIDE, "i32", "i32"], {"BLOCK": 8192}, 8),
     (EIGHT._quantise_heads_kernel, [HALF, WIDE, SMALL, *["i32"] * 5, "fp32"], {"BLOCK": 1024}, 4),
     (EIGHT._widen_heads_kernel, [SMALL, WIDE, HALF, "i32"], {"BLOCK": 1024}, 4),

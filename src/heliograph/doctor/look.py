@@ -13,12 +13,22 @@ from heliograph.checkpoint import RELEASED, RELEASED_SIZE, ModelFolder, latent_s
 from heliograph.config import SamplerConfig
 from heliograph.doctor.parts import CPU_FEATURES, Cpu, Kernel, ModelReport, Software
 from heliograph.doctor.runners import timed_runners, times_runners
-from heliograph.engine.attention import EXACT_KERNELS, LOCAL_KERNELS, PROBE_SHAPE, Probe, fastest, probe_all
+from heliograph.engine.attention import (
+    CUDNN_8_BIT,
+    EXACT_KERNELS,
+    LOCAL_KERNELS,
+    PROBE_SHAPE,
+    Probe,
+    fastest,
+    lacking,
+    probe_all,
+)
 from heliograph.engine.machine import Machine
 from heliograph.engine.needs import ModelNeeds, Workload, needs_of, released_needs, workload_of
 from heliograph.engine.placement import plans_for
 from heliograph.engine.plan import choose
 from heliograph.errors import UserError
+from heliograph.kernels import cudnn_attention
 from heliograph.kernels.onednn import fused_linear
 from heliograph.presets import BASE, DISTILLED, MID, schedule_for
 from heliograph.shapes import check_size
@@ -48,7 +58,7 @@ class KernelNeeds:
 KERNELS = (
     KernelNeeds("flash", "flash_attn", (8, 0)),
     KernelNeeds("_flash_3", "flash_attn_interface", (9, 0), is_exact=True),
-    KernelNeeds("cudnn_fp8", "cudnn", (9, 0)),
+    KernelNeeds(CUDNN_8_BIT, cudnn_attention.PACKAGE, cudnn_attention.LEAST_CAPABILITY),
     KernelNeeds("sage", "sageattention", (8, 0)),
     KernelNeeds("xformers", "xformers", (7, 0)),
 )
@@ -90,9 +100,9 @@ def _kernel(needs: KernelNeeds, machine: Machine) -> Kernel:
         fits, wanted = any(c[0] == needs.capability[0] for c in capabilities), f"{needs.capability[0]}.x"
     else:
         fits, wanted = any(c >= needs.capability for c in capabilities), "{}.{} or newer".format(*needs.capability)
-    lacking = [] if fits else [f"an NVIDIA GPU of compute capability {wanted}"]
-    lacking += [] if find_spec(needs.package) else [f"the package {needs.package}"]
-    return Kernel(needs.name, not lacking, f"needs {' and '.join(lacking)}" if lacking else "installed")
+    missing = [] if fits else [f"an NVIDIA GPU of compute capability {wanted}"]
+    missing += [] if find_spec(needs.package) else [lacking(needs.package)]
+    return Kernel(needs.name, not missing, f"needs {' and '.join(missing)}" if missing else "installed")
 
 
 def this_cpu() -> Cpu:

@@ -30,7 +30,7 @@ CLAIMS: Mapping[str, str] = {
 
 HEAD = """## The ideas left out, one by one
 
-Each arm is stage 2 continued from the same weights (the teacher as it was before its last 1,420 steps) for the same
+Each arm is stage 2 continued from the same weights (the teacher as it was before its last 2,420 steps) for the same
 {steps} steps of 16 samples with one idea left out, and sampled as it was trained ({sampled}): {num} videos of
 {minutes:.1f} minutes and {prompts} short ones, with the same prompts and seeds for all. A cell of the first table is
 the mean, then arm minus whole over pairs of videos with its 95 % bootstrap interval and the p of a sign-flip test

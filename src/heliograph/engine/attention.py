@@ -86,6 +86,9 @@ ROUNDED_KERNELS = (
 )
 """Kernels that multiply in 8 bits."""
 
+HOW_TO_INSTALL = {cudnn_attention.PACKAGE: "pip install 'heliograph[gpu]'"}
+"""For packages whose name does not say what to install."""
+
 LOCAL_KERNELS = tuple(kernel for kernel in (*EXACT_KERNELS, *ROUNDED_KERNELS) if kernel.package != "kernels")
 """All but what is fetched from the network, which is only tried when it is named."""
 
@@ -179,6 +182,11 @@ def attention_of(transformer: torch.nn.Module) -> str:
     return ", ".join(sorted(names))
 
 
+def lacking(package: str) -> str:
+    """That a kernel's package is not installed, in words, with how to get it where the project has an extra for it."""
+    return f"the package {package}" + (f" ({HOW_TO_INSTALL[package]})" if package in HOW_TO_INSTALL else "")
+
+
 def by_library(name: str) -> Attend:
     """The kernel that diffusers knows by this name."""
     return partial(dispatch_attention_fn, backend=AttentionBackendName(name))
@@ -186,7 +194,7 @@ def by_library(name: str) -> Attend:
 
 def _probe(candidate: Candidate, rows: list[Tensor], want: Float[Tensor, "b n k e"]) -> Probe:
     if candidate.package is not None and find_spec(candidate.package) is None:
-        return Probe(candidate.name, problem=f"the package {candidate.package} is not installed")
+        return Probe(candidate.name, problem=f"{lacking(candidate.package)} is not installed")
     attend = OWN_KERNELS.get(candidate.name) or by_library(candidate.name)
     try:
         # All rows, though some are compared: what kernels do depends on the size.

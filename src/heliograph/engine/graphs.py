@@ -19,7 +19,7 @@ from torch import Tensor
 
 from heliograph.memory import Tiers
 from heliograph.model.memo import Memo, Memos
-from heliograph.model.past import Noted, Places, Rows, noted_key
+from heliograph.model.past import Noted, NotedInPlace, Rows, noted_key
 from heliograph.model.transformer import HeliosTransformer3DModel
 
 Replay = Callable[[], None]
@@ -273,7 +273,7 @@ def _on_shelf(shelf: Shelf, noted: Noted) -> Noted:
     if noted.is_known:
         return Noted(noted.level, noted.num_blocks, shelf.rows)
     shelf.clear()  # recording writes there, too
-    return Places(noted.level, noted.num_blocks, shelf.rows)
+    return NotedInPlace(noted.level, noted.num_blocks, shelf.rows)
 
 
 def _use(noted: Noted | None) -> HistoryUse:

@@ -1,8 +1,8 @@
-"""The steps of `plain.py`, each one Triton kernel that reads its inputs once and writes its result once.
+"""The steps of `plain.py`, each one Triton kernel whose inputs and result pass through memory once.
 
-One program handles one token. Where a row is needed more than once it is read again, a piece at a time: it lies in the
-cache next to the unit, while a row kept in registers leaves room for two programs where dozens could hide each other's
-waiting. The row of modulation is chosen by comparing the token's index with the length of the
+One program handles one token. Where it needs the token's row more than once it reads it again, a slice at a time: by
+then the row lies in the cache next to the unit, while one kept in registers would leave room for two programs where
+dozens hide each other's waiting. The row of modulation is chosen by comparing the token's index with the length of the
 first stretch, so there may be two stretches at most (history and chunk). There is no backward pass.
 
 Kernels are left out of type checks at run time, which would put another function, with other globals, in their place.
@@ -20,8 +20,11 @@ from torch import Tensor
 MAX_STRETCHES = 2
 """Stretches that the kernels tell apart."""
 
-PIECE = 1024
+SLICE = 1024
 """Numbers of a row that are handled at a time."""
+
+NUMBERS_OF_WARP = 256
+"""Numbers that a warp handles at a time: 16 bytes of half precision for each of 32 threads."""
 
 
 @triton.jit
@@ -38,26 +41,26 @@ def _modulate_kernel(  # noqa: PLR0913, PLR0917 - a kernel has no other way to b
     rows_of_stretch,
     eps,
     base,
-    PIECES: tl.constexpr,  # noqa: N803
+    SLICES: tl.constexpr,  # noqa: N803
     BLOCK: tl.constexpr,  # noqa: N803
 ):
     row = tl.program_id(0).to(tl.int64)
     sample, token = row // num_tokens, row % num_tokens
     columns = tl.arange(0, BLOCK)
     sums = tl.zeros([BLOCK], tl.float32)
-    for piece in tl.static_range(PIECES):
-        places = piece * BLOCK + columns
+    for number in tl.static_range(SLICES):
+        places = number * BLOCK + columns
         sums += tl.load(x + row * dim + places, mask=places < dim, other=0.0).to(tl.float32)
     mean = tl.sum(sums, axis=0) / dim
     squares = tl.zeros([BLOCK], tl.float32)
-    for piece in tl.static_range(PIECES):
-        places = piece * BLOCK + columns
+    for number in tl.static_range(SLICES):
+        places = number * BLOCK + columns
         centred = tl.load(x + row * dim + places, mask=places < dim, other=mean).to(tl.float32) - mean
         squares += tl.where(places < dim, centred * centred, 0.0)
     factor = tl.rsqrt(tl.sum(squares, axis=0) / dim + eps)
     rows = sample * rows_of_sample + (token >= first).to(tl.int64) * rows_of_stretch
-    for piece in tl.static_range(PIECES):
-        places = piece * BLOCK + columns
+    for number in tl.static_range(SLICES):
+        places = number * BLOCK + columns
         inside = places < dim
         normed = (tl.load(x + row * dim + places, mask=inside, other=0.0).to(tl.float32) - mean) * factor
         scales = tl.load(scale + rows + places, mask=inside, other=0.0).to(tl.float32)
@@ -103,28 +106,28 @@ def _norm_rotate_kernel(  # noqa: PLR0913, PLR0917
     dim,
     eps,
     HALF: tl.constexpr,  # noqa: N803
-    PIECES: tl.constexpr,  # noqa: N803
+    SLICES: tl.constexpr,  # noqa: N803
     BLOCK: tl.constexpr,  # noqa: N803
 ):
     row = tl.program_id(0).to(tl.int64)
     columns, pairs = tl.arange(0, BLOCK), tl.arange(0, BLOCK // 2)
     squares = tl.zeros([BLOCK], tl.float32)
-    for piece in tl.static_range(PIECES):
-        places = piece * BLOCK + columns
+    for number in tl.static_range(SLICES):
+        places = number * BLOCK + columns
         values = tl.load(x + row * row_stride + places, mask=places < dim, other=0.0).to(tl.float32)
         squares += values * values
     factor = tl.rsqrt(tl.sum(squares, axis=0) / dim + eps)
     kind = out.dtype.element_ty
     angles = (row % num_tokens) * HALF
-    for piece in tl.static_range(PIECES):
-        places = piece * BLOCK + columns
+    for number in tl.static_range(SLICES):
+        places = number * BLOCK + columns
         inside = places < dim
         values = tl.load(x + row * row_stride + places, mask=inside, other=0.0).to(tl.float32)
         weights = tl.load(weight + places, mask=inside, other=0.0).to(tl.float32)
         # Rounded between norm and rotation, where the plain version is. Pairs are read side by side and taken apart
         # here: loads of every other number take several times as long.
         even, odd = tl.split(tl.reshape((values * factor * weights).to(kind).to(tl.float32), (BLOCK // 2, 2)))
-        turned_by = piece * (BLOCK // 2) + pairs
+        turned_by = number * (BLOCK // 2) + pairs
         c = tl.load(cos + angles + turned_by % HALF, mask=2 * turned_by < dim, other=0.0)
         s = tl.load(sin + angles + turned_by % HALF, mask=2 * turned_by < dim, other=0.0)
         turned = tl.interleave(even * c - odd * s, even * s + odd * c)
@@ -137,7 +140,7 @@ def affine_norm(
     """`plain.affine_norm` in one kernel, that of modulation: one row for all tokens, its scale the weight itself."""
     x = x.contiguous()
     out, (b, n, dim) = torch.empty_like(x), x.shape
-    _modulate_kernel[(b * n,)](x, bias, weight, out, n, n, dim, 0, 0, eps, 0.0, **piece_options(dim))
+    _modulate_kernel[(b * n,)](x, bias, weight, out, n, n, dim, 0, 0, eps, 0.0, **slice_options(dim))
     return out
 
 
@@ -151,9 +154,9 @@ def modulate(
     """`plain.modulate` in one kernel."""
     x, shift, scale = x.contiguous(), shift.contiguous(), scale.contiguous()
     out, dim = torch.empty_like(x), x.shape[2]
-    places = _places(shift, lengths)
+    places = strides_of(shift, lengths)
     _modulate_kernel[(x.shape[0] * x.shape[1],)](
-        x, shift, scale, out, x.shape[1], lengths[0], dim, *places, eps, 1.0, **piece_options(dim)
+        x, shift, scale, out, x.shape[1], lengths[0], dim, *places, eps, 1.0, **slice_options(dim)
     )
     return out
 
@@ -164,7 +167,7 @@ def add_gated(
     """`plain.add_gated` in one kernel."""
     x, update, gate = x.contiguous(), update.contiguous(), gate.contiguous()
     out, dim = torch.empty_like(x), x.shape[2]
-    places = _places(gate, lengths)
+    places = strides_of(gate, lengths)
     _add_gated_kernel[(x.shape[0] * x.shape[1],)](
         x, update, gate, out, x.shape[1], lengths[0], dim, *places, **row_options(dim)
     )
@@ -184,7 +187,7 @@ def norm_rotate(
     if x.stride(2) != 1 or (b > 1 and x.stride(0) != n * x.stride(1)):
         x = x.contiguous()
     out = torch.empty((b, n, dim), dtype=x.dtype, device=x.device)
-    _norm_rotate_kernel[(b * n,)](x, weight, cos, sin, out, n, x.stride(1), dim, eps, HALF=half, **piece_options(dim))
+    _norm_rotate_kernel[(b * n,)](x, weight, cos, sin, out, n, x.stride(1), dim, eps, HALF=half, **slice_options(dim))
     return out.view(b, n, dim // (2 * half), 2 * half)
 
 
@@ -199,13 +202,13 @@ def row_options(width: int) -> dict[str, Any]:
     return {"BLOCK": block, "num_warps": warps_for(block)}
 
 
-def piece_options(width: int) -> dict[str, Any]:
-    """What a kernel is compiled for that takes rows of `width` numbers in pieces, 16 bytes a thread."""
-    block = min(triton.next_power_of_2(width), PIECE)
-    return {"PIECES": triton.cdiv(width, block), "BLOCK": block, "num_warps": 4}
+def slice_options(width: int) -> dict[str, Any]:
+    """What a kernel is compiled for that takes rows of `width` numbers in slices."""
+    block = min(triton.next_power_of_2(width), SLICE)
+    return {"SLICES": triton.cdiv(width, block), "BLOCK": block, "num_warps": max(1, block // NUMBERS_OF_WARP)}
 
 
-def _places(rows: Float[Tensor, "b2 s d"], lengths: Sequence[int]) -> tuple[int, int]:
+def strides_of(rows: Float[Tensor, "b2 s d"], lengths: Sequence[int]) -> tuple[int, int]:
     """How far apart the rows of two samples and of two stretches lie; 0 where all share one."""
     b, s, dim = rows.shape
     assert s == len(lengths) <= MAX_STRETCHES, (s, lengths)

@@ -1,6 +1,6 @@
-"""The steps of `eight_bit.py` in Triton: read once, written once, the scale of a row found on the way.
+"""The steps of `eight_bit.py` in Triton, the scale of a row found on the way.
 
-The end of both kernels for rows is the same four lines: a function called by a kernel cannot be checked in Triton's
+Kernels repeat lines of each other and of `fused.py`: a function called by a kernel cannot be checked in Triton's
 interpreter. The one scale of a whole tensor takes a pass of its own.
 """
 
@@ -14,14 +14,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from heliograph.kernels.eight_bit import FORMAT, LARGEST, SMALLEST_SCALE, EightBit
-from heliograph.kernels.fused import piece_options, row_options
+from heliograph.kernels.fused import NUMBERS_OF_WARP, SLICE, row_options, slice_options, strides_of
 from heliograph.kernels.pieces import Pieces, num_tokens, pieces_of
 
-NUMBERS_AT_ONCE = 1024
-"""Numbers that one program handles where each stands for itself: 128 threads with 16 bytes of bfloat16 each."""
-
-EACH_OPTIONS: dict[str, Any] = {"BLOCK": NUMBERS_AT_ONCE, "num_warps": 4}
-"""What such a kernel is compiled for."""
+EACH_OPTIONS: dict[str, Any] = {"BLOCK": SLICE, "num_warps": SLICE // NUMBERS_OF_WARP}
+"""What a kernel is compiled for in which every number stands for itself."""
 
 TOKENS_AT_ONCE = 4096
 """Tokens whose largest magnitudes are compared at once."""
@@ -68,35 +65,35 @@ def _modulate_quantise_kernel(  # noqa: PLR0913, PLR0917
     eps,
     largest,
     smallest,
-    PIECES: tl.constexpr,  # noqa: N803
+    SLICES: tl.constexpr,  # noqa: N803
     BLOCK: tl.constexpr,  # noqa: N803
 ):
     row = tl.program_id(0).to(tl.int64)
     sample, token = row // num_tokens, row % num_tokens
     columns = tl.arange(0, BLOCK)
     sums = tl.zeros([BLOCK], tl.float32)
-    for piece in tl.static_range(PIECES):
-        places = piece * BLOCK + columns
+    for number in tl.static_range(SLICES):
+        places = number * BLOCK + columns
         sums += tl.load(x + row * dim + places, mask=places < dim, other=0.0).to(tl.float32)
     mean = tl.sum(sums, axis=0) / dim
     squares = tl.zeros([BLOCK], tl.float32)
-    for piece in tl.static_range(PIECES):
-        places = piece * BLOCK + columns
+    for number in tl.static_range(SLICES):
+        places = number * BLOCK + columns
         centred = tl.load(x + row * dim + places, mask=places < dim, other=mean).to(tl.float32) - mean
         squares += tl.where(places < dim, centred * centred, 0.0)
     factor = tl.rsqrt(tl.sum(squares, axis=0) / dim + eps)
     rows = sample * rows_of_sample + (token >= first).to(tl.int64) * rows_of_stretch
     most = tl.zeros([BLOCK], tl.float32)
-    for piece in tl.static_range(PIECES):
-        places = piece * BLOCK + columns
+    for number in tl.static_range(SLICES):
+        places = number * BLOCK + columns
         inside = places < dim
         normed = (tl.load(x + row * dim + places, mask=inside, other=0.0).to(tl.float32) - mean) * factor
         moved = normed * (1.0 + tl.load(scale + rows + places, mask=inside, other=0.0))
         moved += tl.load(shift + rows + places, mask=inside, other=0.0)
         most = tl.maximum(most, tl.abs(tl.where(inside, moved, 0.0)))
     row_scale = tl.maximum(tl.max(most, axis=0) / largest, smallest)
-    for piece in tl.static_range(PIECES):
-        places = piece * BLOCK + columns
+    for number in tl.static_range(SLICES):
+        places = number * BLOCK + columns
         inside = places < dim
         normed = (tl.load(x + row * dim + places, mask=inside, other=0.0).to(tl.float32) - mean) * factor
         moved = normed * (1.0 + tl.load(scale + rows + places, mask=inside, other=0.0))
@@ -196,12 +193,10 @@ def modulate_quantise(
 ) -> EightBit:
     """`eight_bit.modulate_quantise` in one kernel."""
     x, shift, scale = x.contiguous(), shift.contiguous(), scale.contiguous()
-    (b, n, dim), (b2, s, _) = x.shape, shift.shape
-    out, scales = _empty(x)
-    places = (s * dim if b2 > 1 else 0), (dim if s > 1 else 0)
+    (b, n, dim), (out, scales) = x.shape, _empty(x)
     _modulate_quantise_kernel[(b * n,)](
-        *(x, shift, scale, out, scales, n, lengths[0], dim, *places, eps, LARGEST, SMALLEST_SCALE),
-        **piece_options(dim),
+        *(x, shift, scale, out, scales, n, lengths[0], dim, *strides_of(shift, lengths), eps, LARGEST, SMALLEST_SCALE),
+        **slice_options(dim),
     )
     return EightBit(out, scales, x.dtype)
 
@@ -229,7 +224,7 @@ def quantise_heads(x: Pieces, scale: Float[Tensor, "1 1 1 1"]) -> Tensor:
     for piece in pieces:
         rows, stride = _by_tokens(piece)
         count = piece.shape[1]
-        grid = (b * count, triton.cdiv(k * e, NUMBERS_AT_ONCE))
+        grid = (b * count, triton.cdiv(k * e, SLICE))
         _quantise_heads_kernel[grid](rows, scale, out, stride, k * e, count, n, first, LARGEST, **EACH_OPTIONS)
         first += count
     return out
@@ -239,7 +234,7 @@ def widen_heads(values: Tensor, scale: Float[Tensor, "1 1 1 1"], dtype: torch.dt
     """`eight_bit.widen_heads` in one kernel."""
     values = values.contiguous()
     out, count = torch.empty(values.shape, dtype=dtype, device=values.device), values.numel()
-    _widen_heads_kernel[(triton.cdiv(count, NUMBERS_AT_ONCE),)](values, scale, out, count, **EACH_OPTIONS)
+    _widen_heads_kernel[(triton.cdiv(count, SLICE),)](values, scale, out, count, **EACH_OPTIONS)
     return out
 
 

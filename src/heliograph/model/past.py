@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from heliograph.kernels.pieces import Pieces, joined
+from heliograph.kernels.pieces import Pieces
 from heliograph.model.memo import Forgetful, Memo, Memos
 
 CONSTANT = "rows of block 0"
@@ -52,9 +52,10 @@ class Rows:
         return Rows(query[:, -num_asking:], later.key, later.value, self)
 
     def first(self, count: int) -> "Rows":
-        """Keys and values of the first tokens, which ask nothing."""
-        keys, values = joined(self.keys), joined(self.values)
-        return Rows(self.query[:, :0], keys[:, :count], values[:, :count])
+        """Keys and values of the first tokens, which ask nothing: of the earlier ones, where these lie apart."""
+        rows = self.earlier or self
+        assert rows.key.shape[1] >= count, (rows.key.shape, count)
+        return Rows(self.query[:, :0], rows.key[:, :count], rows.value[:, :count])
 
     def copied(self) -> "Rows":
         """The same in memory of their own; nothing comes earlier."""
@@ -84,7 +85,7 @@ class Noted:
         self.rows = {**self.rows, block: rows.copied()}
 
 
-class Places(Noted):
+class NotedInPlace(Noted):
     """Fixed memory to which every forward copies its rows anew, for a recording: nothing in it is ever known."""
 
     @property

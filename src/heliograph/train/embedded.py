@@ -95,15 +95,17 @@ CROSSINGS = replace(
 )
 """The same of all colours and lights: what was found there is carried over."""
 
+SETTLE_STAGE = replace(
+    MULTISCALE_STAGE,
+    past=replace(PAST, starts=StartMix(0.1, 0.1, 0.4)),
+    optimiser=Optimiser(4e-4, (0.9, 0.98), 1e-2),
+    openings=Openings((2.7, 0.7)),
+)
+
 SETTLE = replace(
     MULTISCALE,
     name="embedded-settle",
-    stage=replace(
-        MULTISCALE_STAGE,
-        past=replace(PAST, starts=StartMix(0.1, 0.1, 0.4)),
-        optimiser=Optimiser(4e-4, (0.9, 0.98), 1e-2),
-        openings=Openings((2.7, 0.7)),
-    ),
+    stage=SETTLE_STAGE,
     loop=replace(MULTISCALE.loop, max_steps=1500, seed=57),
     selection=Selection(still_share=0.2, opening_share=0.5, change_share=0.25),
 )
@@ -115,8 +117,8 @@ WHOLE = replace(
     SETTLE,
     name="embedded-whole",
     stage=replace(
-        SETTLE.stage,
-        past=replace(SETTLE.stage.past, corruption=Corruption(noise=0.61, blur=0.09, exposure=0.2)),
+        SETTLE_STAGE,
+        past=replace(SETTLE_STAGE.past, corruption=Corruption(noise=0.61, blur=0.09, exposure=0.2)),
         optimiser=Optimiser(2e-3, (0.9, 0.98), 1e-2, has_muon=True),
     ),
     loop=replace(SETTLE.loop, max_steps=5000, warmup_steps=100, checkpoint_every=1000, seed=58),

@@ -28,6 +28,17 @@ def start(folder: Path) -> None:
 
 
 @commands.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--channels", default=32, show_default=True, help="Numbers of a latent cell.")
+def widen(model: Path, folder: Path, channels: int) -> None:
+    """Write MODEL with more numbers for each latent cell as FOLDER; it is trained on from there."""
+    from heliograph.embedded.widen import widen as write  # noqa: PLC0415 - loads torch
+
+    write(model, folder, channels)
+
+
+@commands.command()
 @click.argument("model")
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--clips", default=4000, show_default=True)

@@ -11,6 +11,9 @@ from heliograph.embedded.mix import mixed_record
 from heliograph.linear_autoencoder import PATCH_VALUES, LinearAutoencoder, balanced_std, smaller, to_patches
 from heliograph.shapes import CHUNK_FRAMES, FRAME_STRIDE, LATENT_STRIDE
 
+CODE_CLIPS = 400
+"""Clips that the code is found from."""
+
 SUBJECT_WEIGHT = 4.0
 """What a patch that shows a subject counts, beside 1 for scenery: subjects are small, and what people look at."""
 
@@ -23,6 +26,35 @@ def fit_code(num_clips: int, size: tuple[int, int], z_dim: int, decoder_dim: int
 
     `stride` is the side of a cell in pixels; `size` is height and width of the clips.
     """
+    mean, covariance = _moments(num_clips, size, stride)
+    basis, std = _principal(covariance, z_dim)
+    return _autoencoder(mean, basis, balanced_std(std), decoder_dim, stride)
+
+
+def extend_code(code: LinearAutoencoder, num_clips: int, size: tuple[int, int], z_dim: int) -> LinearAutoencoder:
+    """The same code with further components, `z_dim` in all: the principal ones of what it leaves over.
+
+    What it said so far keeps its numbers, so a network that knows them goes on knowing them. Networks of the decoder
+    are fresh.
+
+    Raises:
+        ValueError: the code has as many components already.
+    """
+    basis, std = code.basis.data, torch.tensor(code.config["latents_std"])
+    if z_dim <= len(basis):
+        raise ValueError(f"a code of {len(basis)} components cannot be extended to {z_dim}; ask for more")
+    _, covariance = _moments(num_clips, size, code.stride)
+    spread = (basis.double() @ covariance @ basis.double().T).diagonal().sqrt().float()
+    rest = torch.eye(PATCH_VALUES, dtype=torch.float64) - basis.double().T @ basis.double()
+    further, further_std = _principal(rest @ covariance @ rest, z_dim - len(basis))
+    factor = (std / spread.sqrt()).mean()  # of `balanced_std`, as it was for the components there are
+    std = torch.cat([std, factor * further_std.sqrt()])
+    decoder_dim = code.config["decoder_dim"]
+    return _autoencoder(code.mean.data, torch.cat([basis, further]), std, decoder_dim, code.stride)
+
+
+def _moments(num_clips: int, size: tuple[int, int], stride: int) -> tuple[Tensor, Tensor]:
+    """Weighted mean (p) and covariance (p p) of patches of `num_clips` clips, float64."""
     total, first = torch.zeros((), dtype=torch.float64), torch.zeros(PATCH_VALUES, dtype=torch.float64)
     second = torch.zeros(PATCH_VALUES, PATCH_VALUES, dtype=torch.float64)
     for seed in range(FIRST_SEED, FIRST_SEED + num_clips):
@@ -32,12 +64,24 @@ def fit_code(num_clips: int, size: tuple[int, int], z_dim: int, decoder_dim: int
         first += (weight @ patches).double()
         second += ((patches * weight[:, None]).T @ patches).double()
     mean = first / total
-    values, vectors = torch.linalg.eigh(second / total - mean[:, None] * mean)
-    order = values.argsort(descending=True)[:z_dim]
-    basis, std = vectors[:, order].T.float().contiguous(), values[order].clamp(min=1e-8).sqrt().float()
+    return mean, second / total - mean[:, None] * mean
+
+
+def _principal(covariance: Float[Tensor, "p p"], count: int) -> tuple[Float[Tensor, "c p"], Float[Tensor, " c"]]:
+    """The first `count` principal components, largest first, and their deviations."""
+    values, vectors = torch.linalg.eigh(covariance)
+    order = values.argsort(descending=True)[:count]
+    return vectors[:, order].T.float().contiguous(), values[order].clamp(min=1e-8).sqrt().float()
+
+
+def _autoencoder(
+    mean: Tensor, basis: Float[Tensor, "c p"], std: Float[Tensor, " c"], decoder_dim: int, stride: int
+) -> LinearAutoencoder:
+    """The autoencoder of a code, its networks fresh and the same at every call."""
+    z_dim = len(basis)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = LinearAutoencoder(z_dim, decoder_dim, (0.0,) * z_dim, balanced_std(std).tolist(), stride)
+        model = LinearAutoencoder(z_dim, decoder_dim, (0.0,) * z_dim, std.tolist(), stride)
     model.mean.data.copy_(mean.float())
     model.basis.data.copy_(basis)
     return model.eval()

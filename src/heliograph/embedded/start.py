@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 from transformers import UMT5Config, UMT5EncoderModel
 
-from heliograph.embedded.code import fit_code
+from heliograph.embedded.code import CODE_CLIPS, fit_code
 from heliograph.embedded.words import make_tokenizer, save_tokenizer
 from heliograph.tiny import TinySizes, write_random_tiny
 
@@ -25,8 +25,8 @@ DECODER_DIM = 384
 REFINER_DIM = 96
 """Width of the network that refines what the decoder paints."""
 
-CODE_CLIPS, CAPTIONS = 400, 4000
-"""Clips that the code is found from, captions that the tokenizer is."""
+CAPTIONS = 4000
+"""Captions that the tokenizer is found from."""
 
 
 def write_start(folder: Path) -> None:

@@ -5,10 +5,12 @@ import torch
 from diffusers.models.transformers.transformer_helios import HeliosTransformer3DModel as Library
 
 from heliograph.checkpoint import find_model
+from heliograph.config import MemoryConfig
 from heliograph.embedded.code import extend_code, fit_code
 from heliograph.embedded.widen import widen, wider_network
 from heliograph.model.transformer import HeliosTransformer3DModel
 from heliograph.pipeline import HeliosPipeline
+from heliograph.train.corrupt import tiers_of
 
 SIZE, STRIDE = (64, 64), 16
 
@@ -29,6 +31,10 @@ def network():
     return HeliosTransformer3DModel(
         num_attention_heads=2, attention_head_dim=16, text_dim=8, ffn_dim=32, num_layers=2, rope_dim=(4, 6, 6)
     ).eval()
+
+
+def wide(network):
+    return wider_network(network, 24, torch.Generator().manual_seed(0))
 
 
 def test_components_that_were_there_keep_their_numbers(code, wider):
@@ -56,20 +62,26 @@ def test_a_code_is_not_extended_to_what_it_has(code):
 
 
 @torch.no_grad()
-def test_the_velocity_of_old_channels_is_what_it_was_and_of_new_ones_zero(network):
-    x, text = torch.randn(2, 24, 3, 4, 4), torch.randn(2, 5, 8)
-    before, after = network(x[:, :16], 500.0, text), wider_network(network, 24)(x, 500.0, text)
+def test_where_new_channels_are_zero_the_velocity_is_what_it_was_and_of_new_ones_zero(network):
+    x, past, text = torch.randn(2, 16, 9, 4, 4), torch.randn(2, 16, 20, 4, 4), torch.randn(2, 5, 8)
+    before = network(x, 500.0, text, tiers_of(past, MemoryConfig()))
+    x, past = (torch.nn.functional.pad(each, (0, 0, 0, 0, 0, 0, 0, 8)) for each in (x, past))
+    after = wide(network)(x, 500.0, text, tiers_of(past, MemoryConfig()))
     torch.testing.assert_close(after[:, :16], before, rtol=0, atol=1e-5)
     assert not after[:, 16:].any()
 
 
-def test_new_channels_learn_from_the_first_step(network):
-    wide = wider_network(network, 24)
+def test_new_channels_are_read_and_learn_from_the_first_step(network):
+    wider = wide(network)
     x, text = torch.randn(2, 24, 3, 4, 4), torch.randn(2, 5, 8)
-    (wide(x, 500.0, text) - x).square().mean().backward()
-    assert wide.proj_out.weight.grad is not None and wide.patch_embedding.weight.grad is not None
-    rows = wide.proj_out.weight.grad.unflatten(0, (-1, 24))[:, 16:]
-    assert bool(rows.flatten(1).any(1).all()) and bool(wide.patch_embedding.weight.grad[:, 16:].any())
+    (wider(x, 500.0, text) - x).square().mean().backward()
+    assert wider.proj_out.weight.grad is not None
+    rows = wider.proj_out.weight.grad.unflatten(0, (-1, 24))[:, 16:]
+    assert bool(rows.flatten(1).any(1).all())
+    own = {name: w.detach() for name, w in wider.named_parameters() if name.startswith("patch_") and w.ndim > 1}
+    assert len(own) == 4
+    for w in own.values():
+        assert 0.3 < w[:, 16:].std() / w[:, :16].std() < 0.7
 
 
 def test_a_widened_model_folder_makes_videos_here_and_loads_in_the_library(tmp_path, monkeypatch):

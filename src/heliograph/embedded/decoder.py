@@ -113,7 +113,9 @@ class DecoderTraining:
         size = (self.config.batch_size,)
         rows = torch.randint(len(self.chunks.frames), size, generator=generator, device=self.model.device)
         latents, wanted, weight = self._examples(rows, self.step)
-        error = rearrange(self.decoder(latents), "b t h w n -> (b t h w) n") - wanted
+        with torch.autocast(latents.device.type, torch.bfloat16):
+            added = rearrange(self.decoder(latents), "b t h w n -> (b t h w) n")
+        error = added.float() - wanted
         loss = (weight[:, None] * (error.abs() + 2 * error.square())).mean() / weight.mean()
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()

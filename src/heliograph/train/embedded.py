@@ -131,6 +131,15 @@ A fifth of the pasts has stronger or weaker contrast: where the students are nev
 proper, where the method does so), it is what keeps long ones from drifting.
 """
 
+WIDEN = replace(
+    WHOLE,
+    name="embedded-widen",
+    loop=replace(WHOLE.loop, max_steps=400, rate="warmup", warmup_steps=10, checkpoint_every=100, seed=59),
+    batch_size=16,
+    ema=EmaConfig(0.95, 20),
+)
+"""The first steps after cells got more numbers (`python -m heliograph.embedded widen`): small batches, at full pace."""
+
 ODE = replace(
     ADAPT,
     name="embedded-ode",
@@ -172,6 +181,7 @@ EMBEDDED = (
     CROSSINGS,
     SETTLE,
     WHOLE,
+    WIDEN,
     ODE,
     replace(GAN, name="embedded-dmd", stage=replace(GAN_STAGE, gan=None)),
     GAN,

@@ -41,6 +41,7 @@ WRONG: dict[str, tuple[Callable[[], object], str]] = {
     "guidance-nan": (lambda: Guidance(math.nan), "guidance_scale=nan .*use"),
     "guidance-infinite": (lambda: Guidance(math.inf), "guidance_scale=inf .*use"),
     "zero-steps-negative": (lambda: Guidance(5.0, zero_init_steps=-1), "zero_init_steps=-1 .*use 0 or more"),
+    "no-guided-level": (lambda: Guidance(5.0, levels=0), "guided_levels=0 .*use 1 or more, or guidance_scale=1"),
     "too-few-levels": (lambda: steps(2, 2), r"steps=2,2 names 2 level\(s\).*has 3; give 3 numbers"),
     "too-many-levels": (lambda: replace(BASE, steps=(9, 9)), r"steps=9,9 names 2 level\(s\).*has 1; give 1 numbers"),
     "no-levels": (steps, r"steps= names 0 level\(s\).*give 3 numbers"),
@@ -110,6 +111,11 @@ def test_only_chunk_0_has_the_first_chunk_steps() -> None:
 @pytest.mark.parametrize(("scale", "is_on"), [(0.0, False), (1.0, False), (1.01, True), (5.0, True)])
 def test_guidance_is_on_above_scale_1(*, scale: float, is_on: bool) -> None:
     assert Guidance(scale).is_on == is_on
+
+
+def test_guidance_is_on_for_as_many_levels_as_it_says_coarse_ones_first() -> None:
+    assert [Guidance(2.0, levels=2).on_level(level).is_on for level in range(3)] == [True, True, False]
+    assert all(Guidance(2.0).on_level(level) == Guidance(2.0) for level in range(3))
 
 
 def test_released_memory_is_16_2_1_and_the_anchor() -> None:

@@ -105,6 +105,9 @@ def test_guidance_and_the_negative_prompt_change_the_video(pipe: HeliosPipeline)
     avoiding = pipe("a fish", num_frames=5, guidance_scale=4.0, negative_prompt="blurred", **SIZE).frames
     assert not np.array_equal(plain, guided)
     assert not np.array_equal(guided, avoiding)
+    coarse = pipe("a fish", num_frames=5, guidance_scale=4.0, guided_levels=1, **SIZE).frames
+    assert not np.array_equal(coarse, plain) and not np.array_equal(coarse, guided)
+    assert np.array_equal(guided, pipe("a fish", num_frames=5, guidance_scale=4.0, guided_levels=3, **SIZE).frames)
 
 
 def test_an_image_start_keeps_the_picture_as_anchor(pipe: HeliosPipeline, tmp_path: Path) -> None:

@@ -278,6 +278,19 @@ def test_guidance_asks_under_the_prompt_then_under_the_negative_prompt(
     assert torch.equal(got, want)
 
 
+def test_levels_that_are_not_guided_ask_under_the_prompt_alone() -> None:
+    config = replace(DISTILLED, first_chunk_steps=None, steps=(1, 1, 2), guidance=Guidance(2.0, levels=2))
+    guided, denoiser = Field(), Field()
+    states = chunk_states(config, denoiser=denoiser, branches=Branches(PROMPT, NEGATIVE))
+    everywhere = replace(config, guidance=Guidance(2.0))
+    whole = chunk_states(everywhere, denoiser=guided, branches=Branches(PROMPT, NEGATIVE))
+    asked = [(size, condition) for size, _, condition in denoiser.calls]
+    coarse = [((2, 2), PROMPT), ((2, 2), NEGATIVE), ((4, 4), PROMPT), ((4, 4), NEGATIVE)]
+    assert asked == [*coarse, ((8, 8), PROMPT), ((8, 8), PROMPT)]
+    assert all(torch.equal(one, other) for one, other in zip(states[:2], whole[:2], strict=True))
+    assert not torch.equal(states[2], whole[2])
+
+
 def test_zero_steps_do_not_call_the_denoiser_and_leave_the_noise() -> None:
     denoiser = Field()
     states = chunk_states(MID_4, denoiser=denoiser, branches=Branches(PROMPT, NEGATIVE))

@@ -60,6 +60,11 @@ def app() -> None:
 @click.option("--steps", type=Steps(), help="Sampling steps on each pyramid level, e.g. 2,2,2.")
 @click.option("--first-chunk-steps", type=Steps(), help="Steps for the first chunk.  [distilled models: twice --steps]")
 @click.option("--guidance-scale", type=float, help="Weight of the prompt; 1 turns guidance off.")
+@click.option(
+    "--guided-levels",
+    type=click.IntRange(1),
+    help="Pyramid levels with guidance, coarse ones first.  [default: the model's, or all]",
+)
 @click.option("--negative-prompt", default="", help="What to avoid; counts only with guidance.")
 @click.option(
     "--match-chunks/--no-match-chunks",

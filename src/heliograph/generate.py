@@ -48,6 +48,7 @@ class GenerateOptions:
     steps: tuple[int, ...] | None
     first_chunk_steps: tuple[int, ...] | None
     guidance_scale: float | None
+    guided_levels: int | None
     negative_prompt: str
     match_chunks: bool | None
     output: Path | None
@@ -93,6 +94,7 @@ def run_generate(options: GenerateOptions) -> None:
         steps=options.steps,
         first_chunk_steps=options.first_chunk_steps,
         guidance_scale=options.guidance_scale,
+        guided_levels=options.guided_levels,
         negative_prompt=options.negative_prompt,
         start_noise=noise,
         match_chunks=options.match_chunks,

@@ -56,8 +56,9 @@ class Choices(TypedDict, total=False):
     `image` or `video` (not both) start it from a picture or a clip: a path, or RGB bytes; `start_noise` then trades
     identity for motion. `height` and `width` are pixels; the default is the size the model was trained at. `steps` are
     sampling steps on each pyramid level, `first_chunk_steps` those of the first chunk. `guidance_scale` 1 turns
-    guidance off; `negative_prompt` counts only where it is on. `match_chunks` leads each chunk in from the end of the
-    one before, against jumps between chunks; the default is the model's, off for the released ones.
+    guidance off, `guided_levels` is how many levels, coarse ones first, have it, and `negative_prompt` counts only
+    there. `match_chunks` leads each chunk in from the end of the one before, against jumps between chunks; the default
+    is the model's, off for the released ones.
     """
 
     image: Picture | None
@@ -68,6 +69,7 @@ class Choices(TypedDict, total=False):
     steps: tuple[int, ...] | None
     first_chunk_steps: tuple[int, ...] | None
     guidance_scale: float | None
+    guided_levels: int | None
     negative_prompt: str
     start_noise: StartNoise
     match_chunks: bool | None
@@ -183,6 +185,7 @@ class HeliosPipeline:
             choices.get("steps"),
             choices.get("first_chunk_steps"),
             choices.get("guidance_scale"),
+            choices.get("guided_levels"),
         )
         height = choices.get("height") or self.engine.size[0]
         width = choices.get("width") or self.engine.size[1]

@@ -81,6 +81,7 @@ def chosen_sampler(
     steps: tuple[int, ...] | None = None,
     first_chunk_steps: tuple[int, ...] | None = None,
     guidance_scale: float | None = None,
+    guided_levels: int | None = None,
 ) -> SamplerConfig:
     """The model's own sampler with what the user chose instead.
 
@@ -95,4 +96,6 @@ def chosen_sampler(
         sampler = replace(sampler, first_chunk_steps=first_chunk_steps)
     if guidance_scale is not None:
         sampler = replace(sampler, guidance=replace(sampler.guidance, scale=guidance_scale))
+    if guided_levels is not None:
+        sampler = replace(sampler, guidance=replace(sampler.guidance, levels=guided_levels))
     return sampler

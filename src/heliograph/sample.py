@@ -76,12 +76,12 @@ def denoise_chunk(
         if level.jump is not None:
             z = seeds.block(level.index, (*x.shape, BLOCK))
             x = jump(x, z, level.jump, pyramid.gamma)
-        state = solver.start(x)
+        state, guidance = solver.start(x), sampler.guidance.on_level(level.index)
         for step in level.steps:
             if level.index == 0 and step.index < zero_init_steps(sampler.guidance):
                 velocity = torch.zeros_like(x)
             else:
-                velocity = guided_velocity(denoiser, x, step.timestep, branches, sampler.guidance)
+                velocity = guided_velocity(denoiser, x, step.timestep, branches, guidance)
             x, state = solver.step(state, x, velocity, step)
             sent = yield x
             x = x if sent is None else sent

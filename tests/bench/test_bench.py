@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from heliograph.bench.bench import BenchOptions, run_bench
 from heliograph.bench.clock import MemoryWatch, PartClock, Spread
 from heliograph.bench.report import Figures
 from heliograph.bench.run import ChunkTime, Run, Watch, in_turn, make_ours, timed
-from heliograph.bench.subject import Asked, Subject, random_subject, stored_subject
+from heliograph.bench.subject import Asked, Subject, guided_everywhere, random_subject, stored_subject
 from heliograph.bench.theirs import MakeTheirs
 from heliograph.config import SpeedConfig
 from heliograph.errors import UserError
@@ -84,6 +85,14 @@ def test_guidance_is_weighed_by_both_engines(guided_model: Path) -> None:
     assert subject.sampler.guidance.is_on and subject.engine.pairs_guidance
     assert timed(make_ours, subject, 2).num_calls == 2 * (1 + 1 + 1)
     assert timed(theirs, subject, 2).num_calls == 2 * 2 * (3 + 1 + 1)
+
+
+def test_what_is_compared_is_guided_on_every_level(guided_model: Path) -> None:
+    subject = stored_subject(str(guided_model), "cpu", "float32", Asked((3, 1, 1), (64, 64)))
+    coarse = replace(subject.sampler.guidance, levels=1)
+    partly = replace(subject, sampler=replace(subject.sampler, guidance=coarse))
+    assert partly.as_json()["guidance"].endswith("on 1 level(s)")
+    assert guided_everywhere(partly) == subject
 
 
 @pytest.mark.parametrize("key", ["base_shift", "max_shift", "base_image_seq_len", "max_image_seq_len"])

@@ -11,7 +11,7 @@ import torch
 
 from heliograph.bench.report import Figures, Report
 from heliograph.bench.run import Run, Work, in_turn, make_ours, timed
-from heliograph.bench.subject import Asked, Subject, approximated, random_subject, stored_subject
+from heliograph.bench.subject import Asked, Subject, approximated, guided_everywhere, random_subject, stored_subject
 from heliograph.bench.theirs import MakeTheirs
 from heliograph.config import EXACT, SpeedConfig
 from heliograph.engine.threads import use_threads
@@ -51,7 +51,7 @@ def run_bench(options: BenchOptions, tell: Tell) -> Report:
     """
     if options.chunks < 2 or options.rounds < 1:
         raise UserError(f"chunks={options.chunks}, rounds={options.rounds}; use 2 chunks and 1 round or more")
-    exact = _subject(options)
+    exact = _subject(options) if options.against is None else guided_everywhere(_subject(options))
     use_threads(options.threads, exact.engine.num_threads)
     count = torch.get_num_threads()
     # Theirs takes over the weights as they are, before ours are brought to 8 bits.

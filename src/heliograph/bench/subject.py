@@ -13,7 +13,7 @@ from accelerate import init_empty_weights
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 
 from heliograph.checkpoint import RELEASED_SIZE, open_model
-from heliograph.config import EXACT, MemoryConfig, SamplerConfig, SpeedConfig
+from heliograph.config import EXACT, Guidance, MemoryConfig, SamplerConfig, SpeedConfig
 from heliograph.engine.attention import attention_of
 from heliograph.engine.decoders import choose_decoder
 from heliograph.engine.engine import Engine, load_engine
@@ -90,7 +90,7 @@ class Subject:
             "width": self.width,
             "steps": list(schedule.steps),
             "first_chunk_steps": list(schedule.steps_for(0)),
-            "guidance": f"{schedule.guidance.method} {schedule.guidance.scale:g}" if schedule.guidance.is_on else "off",
+            "guidance": _in_words(schedule.guidance),
             "transformer": name_of(self.engine.denoiser.dtype),
             "autoencoder": name_of(self.engine.codec.autoencoder.dtype),
             "decoder": self._decoder,
@@ -214,6 +214,19 @@ class RandomTexts:
         return TextEmbedding(
             self._embedding.expand(count, -1, -1), (MAX_TEXT_TOKENS,) * count, truncated=(False,) * count
         )
+
+
+def guided_everywhere(subject: Subject) -> Subject:
+    """The same work with guidance on every level, as pipelines do it that know no other."""
+    guidance = replace(subject.sampler.guidance, levels=None)
+    return replace(subject, sampler=replace(subject.sampler, guidance=guidance))
+
+
+def _in_words(guidance: Guidance) -> str:
+    if not guidance.is_on:
+        return "off"
+    where = "" if guidance.levels is None else f" on {guidance.levels} level(s)"
+    return f"{guidance.method} {guidance.scale:g}{where}"
 
 
 def _subject(name: str, engine: Engine, asked: Asked) -> Subject:

@@ -151,6 +151,7 @@ TEACHER_STEPS = "6,6,6"
 @click.option("--steps", default=STEPS, type=Steps(), show_default=True)
 @click.option("--first-chunk-steps", type=Steps())
 @click.option("--guidance-scale", default=GUIDANCE, show_default=True)
+@click.option("--guided-levels", type=int, help="Levels with guidance, coarse ones first.  [default: all]")
 def pack(
     model: Path,
     folder: Path,
@@ -159,13 +160,14 @@ def pack(
     steps: tuple[int, ...],
     first_chunk_steps: tuple[int, ...] | None,
     guidance_scale: float,
+    guided_levels: int | None,
 ) -> None:
     """Write trained MODEL as FOLDER, the way it is installed."""
     from heliograph.embedded.pack import Decoding, Native  # noqa: PLC0415 - loads torch
     from heliograph.embedded.pack import pack as write  # noqa: PLC0415
     from heliograph.embedded.start import HEIGHT, WIDTH  # noqa: PLC0415
 
-    native = Native(HEIGHT, WIDTH, steps, first_chunk_steps, guidance_scale)
+    native = Native(HEIGHT, WIDTH, steps, first_chunk_steps, guidance_scale, guided_levels)
     size = write(model, Decoding(decoder, refiner), folder, native)
     click.echo(f"{folder}: {size / 1e6:.1f} MB", err=True)
 

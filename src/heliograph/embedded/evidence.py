@@ -190,6 +190,8 @@ def _checkers(results: Results, _folder: Path) -> list[str]:
 def _about(found: Results) -> str:
     steps = ",".join(map(str, found["steps"]))
     sampled = f"steps {steps}, guidance {found['guidance_scale']:g}"
+    if found.get("guided_levels") is not None:
+        sampled += f" on the first {found['guided_levels']} levels"
     return f"Weights `{found['weights']}`, {sampled}, commit `{found['commit']}`.\n"
 
 

@@ -30,6 +30,7 @@ class Native:
     steps: tuple[int, ...]
     first_chunk_steps: tuple[int, ...] | None
     guidance_scale: float
+    guided_levels: int | None = None
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,8 @@ def pack(model: Path, decoding: Decoding, folder: Path, native: Native) -> int:
     }
     if native.first_chunk_steps is not None:
         values["first_chunk_steps"] = list(native.first_chunk_steps)
+    if native.guided_levels is not None:
+        values["guided_levels"] = native.guided_levels
     (folder / "heliograph.json").write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     for file in folder.rglob("*"):
         file.chmod(0o755 if file.is_dir() else 0o644)

@@ -31,6 +31,7 @@ def add_result(file: Path, name: str, pipeline: HeliosPipeline, figures: Mapping
         "weights": weights_digest(pipeline.folder.path),
         "steps": list(sampler.steps),
         "guidance_scale": sampler.guidance.scale,
+        "guided_levels": sampler.guidance.levels,
         "commit": revision(),
     }
     merge_results(file, {name: about | dict(figures)})

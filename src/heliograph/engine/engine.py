@@ -103,7 +103,8 @@ def native_sampler(folder: ModelFolder) -> SamplerConfig:
     """How the model is sampled unless a request says otherwise.
 
     Solver and schedule are in the model's own files; steps and guidance are those of the released model of its kind,
-    unless `heliograph.json` names others (`steps`, `first_chunk_steps`, `guidance_scale`; each may be left out).
+    unless `heliograph.json` names others (`steps`, `first_chunk_steps`, `guidance_scale`, `guided_levels`; each may be
+    left out).
 
     Raises:
         CheckpointError: a file names what is not supported.
@@ -112,8 +113,9 @@ def native_sampler(folder: ModelFolder) -> SamplerConfig:
     switches = {"is_distilled": folder.index.is_distilled, "is_cfg_zero_star": folder.index.is_cfg_zero_star}
     sampler = sampler_for(folder.scheduler_config, switches)
     values = native_values(folder.path)
-    steps, first, scale = (values.get(name) for name in ("steps", "first_chunk_steps", "guidance_scale"))
-    return chosen_sampler(sampler, steps and tuple(steps), first and tuple(first), scale)
+    names = ("steps", "first_chunk_steps", "guidance_scale", "guided_levels")
+    steps, first, scale, levels = (values.get(name) for name in names)
+    return chosen_sampler(sampler, steps and tuple(steps), first and tuple(first), scale, levels)
 
 
 def fingerprint(folder: ModelFolder) -> str:

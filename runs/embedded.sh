@@ -7,8 +7,6 @@
 #   adapt       stage 1, from scratch                              multiscale  stage 2, three levels
 #   motion      stage 2 where left and right are easy to find      crossings   the same in all colours and lights
 #   settle      stage 2 again, on everything, gently               whole       the same in larger batches
-#   wider       32 numbers a cell instead of 16, latents anew      widen       the first steps with them
-#   wide        stage 2 with them
 #   pairs       the teacher's paths for prompts of the mix         ode         stage 3, few steps
 #   decoder     the network that paints what the code lacks        refiner     the one that smooths and sharpens it
 #   sharpen     the same against a critic, for edges               pack        the folder that is installed
@@ -29,10 +27,6 @@ MOTION_STEPS=${MOTION_STEPS:-150}
 CROSSINGS_STEPS=${CROSSINGS_STEPS:-800}
 SETTLE_STEPS=${SETTLE_STEPS:-3000}
 WHOLE_STEPS=${WHOLE_STEPS:-2400}
-WIDE_CLIPS=${WIDE_CLIPS:-6000}
-WIDE_LATE=${WIDE_LATE:-1500}
-WIDEN_STEPS=${WIDEN_STEPS:-400}
-WIDE_STEPS=${WIDE_STEPS:-1200}
 PROMPTS=${PROMPTS:-240}
 PAIR_CHUNKS=${PAIR_CHUNKS:-6}
 PAIR_STEPS=${PAIR_STEPS:-8,8,8}
@@ -59,35 +53,29 @@ train() { # preset, start, data, steps; name of the result where it is not the p
         --max-steps "$4" --device "$DEVICE" "${resume[@]}" "${@:6}"
 }
 
-latents() { # model, folder, clips, of which late ones
-    [ -f "$2/done" ] && return
-    limited "$PYTHON" -m heliograph.embedded latents "$1" "$2" --clips "$3" --late "$4" --workers "${WORKERS:-1}"
-    touch "$2/done"
-}
-
 mkdir -p "$STATE"
 [ -f "$STATE/start/heliograph.json" ] || "$PYTHON" -m heliograph.embedded start "$STATE/start"
-latents "$STATE/start" "$STATE/latents" "$CLIPS" "$LATE"
+[ -f "$STATE/latents/done" ] || {
+    limited "$PYTHON" -m heliograph.embedded latents "$STATE/start" "$STATE/latents" --clips "$CLIPS" --late "$LATE" \
+        --workers "${WORKERS:-1}"
+    touch "$STATE/latents/done"
+}
 train embedded-adapt "$STATE/start" "$STATE/latents" "$ADAPT_STEPS"
 train embedded-multiscale "$STATE/adapt/model" "$STATE/latents" "$MULTISCALE_STEPS"
 train embedded-motion "$STATE/multiscale/model" "$STATE/latents" "$MOTION_STEPS"
 train embedded-crossings "$STATE/motion/model" "$STATE/latents" "$CROSSINGS_STEPS"
 train embedded-settle "$STATE/crossings/model" "$STATE/latents" "$SETTLE_STEPS"
 train embedded-whole "$STATE/settle/model" "$STATE/latents" "$WHOLE_STEPS" whole --batch-size 64 --learning-rate 1e-3
-[ -d "$STATE/wider" ] || "$PYTHON" -m heliograph.embedded widen "$STATE/whole/model" "$STATE/wider"
-latents "$STATE/wider" "$STATE/wider-latents" "$WIDE_CLIPS" "$WIDE_LATE"
-train embedded-widen "$STATE/wider" "$STATE/wider-latents" "$WIDEN_STEPS"
-train embedded-whole "$STATE/widen/model" "$STATE/wider-latents" "$WIDE_STEPS" wide --batch-size 32 --learning-rate 1.5e-3
 [ -f "$STATE/pairs/done" ] || {
     "$PYTHON" -m heliograph.embedded prompts "$STATE/prompts.txt" --count "$PROMPTS"
-    limited "$PYTHON" -m heliograph.cli prepare "$STATE/prompts.txt" --ode-pairs --model "$STATE/wide/model" \
+    limited "$PYTHON" -m heliograph.cli prepare "$STATE/prompts.txt" --ode-pairs --model "$STATE/whole/model" \
         --output "$STATE/pairs" --steps "$PAIR_STEPS" --guidance-scale 2.5 --negative-prompt "" --chunks "$PAIR_CHUNKS" \
         --device "$DEVICE"
     touch "$STATE/pairs/done"
 }
-train embedded-ode "$STATE/wide/model" "$STATE/pairs" "$ODE_STEPS"
+train embedded-ode "$STATE/whole/model" "$STATE/pairs" "$ODE_STEPS"
 [ -f "$STATE/decoder.done" ] || {
-    limited "$PYTHON" -m heliograph.embedded decoder "$STATE/wider" "$STATE/decoder.pt" --steps "$DECODER_STEPS" \
+    limited "$PYTHON" -m heliograph.embedded decoder "$STATE/start" "$STATE/decoder.pt" --steps "$DECODER_STEPS" \
         --seconds "$(($(left) - 20))"
     touch "$STATE/decoder.done"
 }
@@ -95,12 +83,12 @@ train embedded-ode "$STATE/wide/model" "$STATE/pairs" "$ODE_STEPS"
     "$PYTHON" -m heliograph.embedded pack "$STATE/ode/model" "$STATE/painting" --decoder "$STATE/decoder.pt" \
         --steps 1,1,2
 [ -f "$STATE/refiner.done" ] || {
-    limited "$PYTHON" -m heliograph.embedded refine "$STATE/painting" "$STATE/wider-latents" "$STATE/refiner.pt" \
+    limited "$PYTHON" -m heliograph.embedded refine "$STATE/painting" "$STATE/latents" "$STATE/refiner.pt" \
         --steps "$REFINER_STEPS" --seconds "$(($(left) - 20))"
     touch "$STATE/refiner.done"
 }
 [ -f "$STATE/sharpened.done" ] || {
-    limited "$PYTHON" -m heliograph.embedded sharpen "$STATE/painting" "$STATE/wider-latents" "$STATE/refiner.pt" \
+    limited "$PYTHON" -m heliograph.embedded sharpen "$STATE/painting" "$STATE/latents" "$STATE/refiner.pt" \
         "$STATE/sharpened.pt" --steps "$SHARPEN_STEPS" --seconds "$(($(left) - 20))"
     touch "$STATE/sharpened.done"
 }

@@ -154,9 +154,9 @@ def test_the_lean_decoder_shows_the_picture_of_the_plain_one(
 # The refiner
 
 
-def refined(stride: int = 16, far_dim: int = 6, *, is_trained: bool = True) -> LinearAutoencoder:
+def refined(stride: int = 16, *, is_trained: bool = True) -> LinearAutoencoder:
     """A random autoencoder with a refiner; all its weights are random where it `is_trained`."""
-    model = LinearAutoencoder(decoder_dim=8, scale_factor_spatial=stride, refiner_dim=8, refiner_far_dim=far_dim).eval()
+    model = LinearAutoencoder(decoder_dim=8, scale_factor_spatial=stride, refiner_dim=8).eval()
     if is_trained:
         generator = torch.Generator().manual_seed(3)
         for parameter in model.parameters():
@@ -168,19 +168,6 @@ def test_an_untrained_refiner_changes_nothing():
     model, z = refined(is_trained=False), noise(1, 16, 9, 2, 3)
     assert model.refiner is not None
     assert torch.equal(model.reconstruct(z), model.painted(z))
-
-
-def test_a_refiner_with_far_sight_sees_further():
-    torch.manual_seed(0)
-    cells, frames = noise(1, 48, 8, 8), noise(1, 12, 128, 128)
-    moved = frames.clone()
-    moved[:, :, 64, 64] += 1
-    near, far = (
-        ((model.refiner.refine(moved, cells) - model.refiner.refine(frames, cells)).abs() > 1e-7).nonzero()[:, 2]
-        for model in (refined(far_dim=0), refined())
-    )
-    assert 64 - near.min() < 24
-    assert 64 - far.min() > 40
 
 
 @pytest.mark.parametrize("stride", [8, 16])
@@ -195,7 +182,7 @@ def test_a_refiner_sees_across_the_edges_of_cells_and_never_other_latent_frames(
 
 
 def test_a_refiner_knows_where_in_its_cell_a_tile_lies():
-    model = refined(16, far_dim=0)  # far sight tells every second tile from its neighbour
+    model = refined(16)
     same, cells = torch.zeros(1, 12, 96, 96), torch.zeros(1, 48, 6, 6)
     given = model.refiner.refine(same, cells)[0, :, 44:52, 44:52]  # two tiles on either side of an edge
     assert not torch.allclose(given[:, :4, :4], given[:, 4:, 4:], atol=1e-4)

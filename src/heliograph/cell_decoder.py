@@ -55,49 +55,20 @@ class CellDecoder(nn.Module):
         return rearrange(out, "(b t) n h w -> b t h w n", b=z.shape[0])
 
 
-class FarSight(nn.Module):
-    """What a refiner is told of things larger than a few tiles: subjects are. Zero before training.
-
-    Wide, and at half the tiles' resolution, where a position is 8 × 8 pixels and sees 56 around it.
-    """
-
-    def __init__(self, z_dim: int, dim: int, far_dim: int, num_blocks: int = 3) -> None:
-        """Of width `far_dim`, for a refiner of width `dim`."""
-        super().__init__()
-        self.enter = nn.Conv2d(dim, far_dim, 2, stride=2)
-        self.context = nn.Conv2d(3 * z_dim, far_dim, 3, padding=1, bias=False)
-        self.first = nn.ModuleList([nn.Conv2d(far_dim, far_dim, 3, padding=1) for _ in range(num_blocks)])
-        self.second = nn.ModuleList([nn.Conv2d(far_dim, far_dim, 3, padding=1) for _ in range(num_blocks)])
-        self.leave = nn.ConvTranspose2d(far_dim, dim, 2, stride=2)
-        for layer in (self.enter, *self.first, *self.second):
-            nn.init.kaiming_normal_(layer.get_parameter("weight"), nonlinearity="relu")
-        for parameter in (self.context.weight, self.leave.weight, self.leave.get_parameter("bias")):
-            nn.init.zeros_(parameter)
-
-    def forward(self, hidden: Float[Tensor, "g d Y X"], cells: Float[Tensor, "g c3 h w"]) -> Float[Tensor, "g d Y X"]:
-        """What to add to the refiner's hidden tiles."""
-        x = self.enter(hidden)
-        x = F.silu(x + F.interpolate(self.context(cells), size=x.shape[-2:], mode="nearest"))
-        for first, second in zip(self.first, self.second, strict=True):
-            x = x + 0.5 * second(F.silu(first(x)))
-        return self.leave(F.silu(x))
-
-
 class PixelRefiner(nn.Module):
     """What a painted picture lacks, from the pixels around a tile and the latents around its cell.
 
     Zero before training. The four frames of a latent are seen together, and none before or after them.
     """
 
-    def __init__(self, z_dim: int, dim: int, stride: int, far_dim: int = 0, num_layers: int = 2) -> None:
-        """A network of width `dim` for cells of `stride` pixels a side; where `far_dim` is not 0, with a `FarSight`."""
+    def __init__(self, z_dim: int, dim: int, stride: int, num_layers: int = 2) -> None:
+        """A network of width `dim` for cells of `stride` pixels a side."""
         super().__init__()
         num_values = FRAME_STRIDE * 3 * TILE**2
         self.enter = nn.Conv2d(num_values, dim, 3, padding=1)
         self.context = nn.Conv2d(3 * z_dim, dim, 3, padding=1, bias=False)
         self.place = nn.Parameter(torch.zeros(dim, stride // TILE, stride // TILE))  # where in its cell a tile lies
         self.middle = nn.ModuleList([nn.Conv2d(dim, dim, 3, padding=1) for _ in range(num_layers)])
-        self.far = FarSight(z_dim, dim, far_dim) if far_dim else None
         self.leave = nn.Conv2d(dim, num_values, 3, padding=1)
         for layer in (self.enter, *self.middle):
             nn.init.kaiming_normal_(layer.get_parameter("weight"), nonlinearity="relu")
@@ -131,8 +102,6 @@ class PixelRefiner(nn.Module):
         tiles, (h, w) = tiles.to(dtype), cells.shape[-2:]
         context = F.interpolate(self.context(cells.to(dtype)), size=tiles.shape[-2:], mode="nearest")
         hidden = F.silu(self.enter(tiles) + context + self.place.tile(1, h, w))
-        if self.far is not None:
-            hidden = hidden + self.far(hidden, cells.to(dtype))
         for layer in self.middle:
             hidden = hidden + 0.5 * F.silu(layer(hidden))
         return self.leave(hidden)

@@ -40,9 +40,8 @@ class LinearAutoencoder(ModelMixin, ConfigMixin):
         latents_std: Sequence[float] = (1.0,) * 16,
         scale_factor_spatial: int = LATENT_STRIDE,
         refiner_dim: int = 0,
-        refiner_far_dim: int = 0,
     ) -> None:
-        """Networks of width `decoder_dim`, `refiner_dim` and `refiner_far_dim`, or none at 0; the code to be filled in.
+        """Networks of width `decoder_dim` and `refiner_dim`, or none at 0; the code is to be filled in.
 
         `scale_factor_spatial` is the side of a cell in pixels, a multiple of 8.
 
@@ -55,9 +54,7 @@ class LinearAutoencoder(ModelMixin, ConfigMixin):
         self.basis = nn.Parameter(torch.eye(PATCH_VALUES)[:z_dim].clone(), requires_grad=False)
         self.detail = scale_factor_spatial // LATENT_STRIDE
         self.decoder = CellDecoder(z_dim, decoder_dim, PATCH_VALUES * self.detail**2) if decoder_dim else None
-        has_refiner = decoder_dim and refiner_dim
-        widths = (refiner_dim, scale_factor_spatial, refiner_far_dim)
-        self.refiner = PixelRefiner(z_dim, *widths) if has_refiner else None
+        self.refiner = PixelRefiner(z_dim, refiner_dim, scale_factor_spatial) if decoder_dim and refiner_dim else None
 
     @property
     def stride(self) -> int:

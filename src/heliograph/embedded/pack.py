@@ -14,8 +14,8 @@ from heliograph.checkpoint import FP32_COMPONENTS, read_json
 CARD = "README.md"
 """Name of the model card in the folder; it is written by hand and stays."""
 
-WIDTHS = {"refiner_dim": "refiner.place", "refiner_far_dim": "refiner.far.enter.weight"}
-"""Widths in the autoencoder's configuration, and the tensors of a refiner that have them as their first size."""
+PLACE = "refiner.place"
+"""A tensor of every refiner, whose first size is the width."""
 
 
 @dataclass(frozen=True)
@@ -63,9 +63,9 @@ def pack(model: Path, decoding: Decoding, folder: Path, native: Native) -> int:
             tensors |= trained
         stored = {name: _stored(name, value) for name, value in tensors.items()}
         save_file(stored, folder / file.parent.name / file.name, metadata={"format": "pt"})
-    if any(name.startswith("refiner.") for name in trained):
+    if PLACE in trained:
         config = folder / "vae" / "config.json"
-        widths = {key: trained[name].shape[0] if name in trained else 0 for key, name in WIDTHS.items()}
+        widths = {"refiner_dim": trained[PLACE].shape[0]}
         config.write_text(json.dumps(read_json(config) | widths, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     values = {
         "height": native.height,

@@ -248,11 +248,11 @@ def cached_clips(folder: Path) -> WorldCacheSource:
     return WorldCacheSource(folder, MIX, drawing, Selection(), text=None)
 
 
-def with_refiner(autoencoder: object, dim: int, far_dim: int = 0) -> LinearAutoencoder:
+def with_refiner(autoencoder: object, dim: int) -> LinearAutoencoder:
     """The same autoencoder with an untrained refiner of width `dim` in the place of any other."""
     assert isinstance(autoencoder, LinearAutoencoder)
     config: dict[str, Any] = {name: value for name, value in autoencoder.config.items() if not name.startswith("_")}
-    config |= {"refiner_dim": dim, "refiner_far_dim": far_dim}
+    config["refiner_dim"] = dim
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         other = LinearAutoencoder(**config)

@@ -34,8 +34,7 @@ class SharpenConfig(RefineConfig):
 
     `feature_weight` is that of the critic's features, which are to be as of the true picture (arXiv 1711.11585). The
     critic has width `critic_dim` and learns at `critic_rate` times the refiner's rate, `critic_lead` steps alone at
-    first. The refiner gets a `FarSight` of width `far_dim`. What is kept of it is its average over some 1 / (1 - `ema`)
-    steps.
+    first. What is kept of the refiner is its average over about 1 / (1 - `ema`) steps.
     """
 
     batch_size: int = 5
@@ -50,7 +49,6 @@ class SharpenConfig(RefineConfig):
     critic_rate: float = 2.0
     critic_lead: int = 60
     ema: float = 0.98
-    far_dim: int = 192
 
 
 class PictureCritic(nn.Module):
@@ -173,10 +171,9 @@ def sharpen_refiner(
         weights = torch.load(refined, weights_only=True)["refiner"]
     except (OSError, KeyError, RuntimeError) as error:
         raise UserError(f"{refined} is no training of a refiner ({error}); run `refine` first") from error
-    autoencoder = with_refiner(engine.codec.autoencoder, weights["place"].shape[0], config.far_dim)
+    autoencoder = with_refiner(engine.codec.autoencoder, weights["place"].shape[0])
     assert autoencoder.refiner is not None
-    missing, _ = autoencoder.refiner.load_state_dict(weights, strict=False)
-    assert all(name.startswith("far.") for name in missing), missing
+    autoencoder.refiner.load_state_dict(weights)
     training = SharpenTraining(autoencoder, config, Examples.make(engine, source, config))
     if state.exists():
         training.resume(state)

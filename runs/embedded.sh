@@ -34,15 +34,23 @@ ODE_STEPS=${ODE_STEPS:-600}
 DECODER_STEPS=${DECODER_STEPS:-4000}
 REFINER_STEPS=${REFINER_STEPS:-2500}
 SHARPEN_STEPS=${SHARPEN_STEPS:-1100}
+PAINTED_CHUNKS=${PAINTED_CHUNKS:-900}
 END=$((SECONDS + ${CALL_SECONDS:-570}))
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} GLIBC_TUNABLES=glibc.malloc.hugetlb=1
 export MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=20000000000 MALLOC_TOP_PAD_=268435456
 
 left() { echo $((END - SECONDS > 10 ? END - SECONDS : 10)); }
 
-# Run a command that can be interrupted and goes on when it is called again.
+# Run a command that can be interrupted and goes on when it is called again. It may say that by itself (75); what ends
+# in any other way has failed, and would fail again.
 limited() {
-    timeout --signal=TERM --kill-after=60 "$(left)" "$@" || { echo "not done yet: call again"; exit 0; }
+    local status=0
+    timeout --signal=TERM --kill-after=60 "$(left)" "$@" || status=$?
+    case $status in
+        0) ;;
+        75 | 124 | 137) echo "not done yet: call again"; exit 0 ;;
+        *) echo "failed (status $status): $*" >&2; exit "$status" ;;
+    esac
 }
 
 train() { # preset, start, data, steps; name of the result where it is not the preset's, and further options
@@ -84,12 +92,12 @@ train embedded-ode "$STATE/whole/model" "$STATE/pairs" "$ODE_STEPS"
         --steps 1,1,2
 [ -f "$STATE/refiner.done" ] || {
     limited "$PYTHON" -m heliograph.embedded refine "$STATE/painting" "$STATE/latents" "$STATE/refiner.pt" \
-        --steps "$REFINER_STEPS" --seconds "$(($(left) - 20))"
+        --steps "$REFINER_STEPS" --chunks "$PAINTED_CHUNKS" --seconds "$(($(left) - 20))"
     touch "$STATE/refiner.done"
 }
 [ -f "$STATE/sharpened.done" ] || {
     limited "$PYTHON" -m heliograph.embedded sharpen "$STATE/painting" "$STATE/latents" "$STATE/refiner.pt" \
-        "$STATE/sharpened.pt" --steps "$SHARPEN_STEPS" --seconds "$(($(left) - 20))"
+        "$STATE/sharpened.pt" --steps "$SHARPEN_STEPS" --chunks "$PAINTED_CHUNKS" --seconds "$(($(left) - 20))"
     touch "$STATE/sharpened.done"
 }
 "$PYTHON" -m heliograph.embedded pack "$STATE/painting" "$OUTPUT" --refiner "$STATE/sharpened.pt"

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from heliograph.checkpoint import find_model
+from heliograph.config import Guidance
 from heliograph.embedded.score import ScorePlan, score
 from heliograph.pipeline import HeliosPipeline
 
@@ -36,8 +37,8 @@ def test_it_has_a_card(folder):
 def test_it_says_that_it_is_trained_and_how_it_is_sampled(pipeline):
     assert not pipeline.is_random
     assert pipeline.engine.size == (128, 128)
-    assert pipeline.engine.sampler.steps == (1, 1, 1)
-    assert pipeline.engine.sampler.guidance.scale == 1.25
+    assert pipeline.engine.sampler.steps == (1, 1, 2)
+    assert pipeline.engine.sampler.guidance == Guidance(1.35, levels=2)
 
 
 def test_twenty_prompts_are_followed_nearly_as_often_as_recorded(pipeline):

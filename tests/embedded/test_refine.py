@@ -24,6 +24,7 @@ from heliograph.embedded.refine import (
 )
 from heliograph.embedded.render import open_codec, render_part
 from heliograph.embedded.sharpen import PictureCritic, SharpenConfig, SharpenTraining
+from heliograph.errors import UserError
 from heliograph.memory import History
 from heliograph.pipeline import HeliosPipeline
 
@@ -55,6 +56,13 @@ def latents(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def examples(latents: Path) -> Examples:
     engine = HeliosPipeline.from_pretrained("tiny", device="cpu", dtype="float32").engine
     return Examples.make(engine, cached_clips(latents), CONFIG)
+
+
+def test_more_examples_than_clips_are_refused_with_what_to_do(latents: Path) -> None:
+    engine = HeliosPipeline.from_pretrained("tiny", device="cpu", dtype="float32").engine
+    source = cached_clips(latents)
+    with pytest.raises(UserError, match="use --chunks"):
+        Examples.make(engine, source, replace(CONFIG, num_chunks=source.info.num_clips + 1))
 
 
 def training(examples: Examples) -> RefinerTraining:

@@ -29,6 +29,7 @@ from heliograph.data.world_examples import WorldCacheSource
 from heliograph.embedded.render import MIX
 from heliograph.embedded.small_training import store, train_until
 from heliograph.engine.engine import Engine
+from heliograph.errors import UserError
 from heliograph.flow.pyramid import BLOCK, build_pyramid, jump
 from heliograph.flow.schedule import level_ranges
 from heliograph.flow.solvers import make_solver
@@ -89,7 +90,16 @@ class Examples:
 
     @classmethod
     def make(cls, engine: Engine, source: WorldCacheSource, config: RefineConfig) -> "Examples":
-        """A chunk of each of the first clips of `source`, with the history and a caption of it."""
+        """A chunk of each of the first clips of `source`, with the history and a caption of it.
+
+        Raises:
+            UserError: there are fewer clips.
+        """
+        if config.num_chunks > source.info.num_clips:
+            raise UserError(
+                f"the cache has {source.info.num_clips} clips, and chunks of {config.num_chunks} were asked for; "
+                "make a larger cache, or use --chunks"
+            )
         draw, seeds = random.Random(config.seed), RequestSeeds(config.seed)
         frames, shares, true, made = [], [], [], []
         for clip in range(config.num_chunks):

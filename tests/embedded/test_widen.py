@@ -8,6 +8,7 @@ from heliograph.checkpoint import find_model
 from heliograph.config import MemoryConfig
 from heliograph.embedded.code import extend_code, fit_code
 from heliograph.embedded.widen import widen, wider_network
+from heliograph.errors import UserError
 from heliograph.model.transformer import HeliosTransformer3DModel
 from heliograph.pipeline import HeliosPipeline
 from heliograph.train.corrupt import tiers_of
@@ -57,7 +58,7 @@ def test_an_extended_code_is_the_code_that_would_have_been_found(wider):
 
 
 def test_a_code_is_not_extended_to_what_it_has(code):
-    with pytest.raises(ValueError, match="ask for more"):
+    with pytest.raises(UserError, match="ask for more"):
         extend_code(code, 1, SIZE, 8)
 
 
@@ -90,5 +91,7 @@ def test_a_widened_model_folder_makes_videos_here_and_loads_in_the_library(tmp_p
     widen(find_model("tiny"), tmp_path / "wide", channels)
     frames = HeliosPipeline.from_pretrained(str(tmp_path / "wide"), device="cpu")("a red fish", num_frames=33).frames
     assert frames.shape == (33, 128, 128, 3) and frames.std() > 10
+    with pytest.raises(UserError, match="name another folder"):
+        widen(find_model("tiny"), tmp_path / "wide", channels)
     library = Library.from_pretrained(tmp_path / "wide" / "transformer")
     assert library.config["in_channels"] == library.config["out_channels"] == channels

@@ -8,6 +8,7 @@ from torch import Tensor
 from heliograph.data.diorama.render import Footage, render
 from heliograph.data.world import cell_share, unit_pixels
 from heliograph.embedded.mix import mixed_record
+from heliograph.errors import UserError
 from heliograph.linear_autoencoder import PATCH_VALUES, LinearAutoencoder, balanced_std, smaller, to_patches
 from heliograph.shapes import CHUNK_FRAMES, FRAME_STRIDE, LATENT_STRIDE
 
@@ -38,11 +39,11 @@ def extend_code(code: LinearAutoencoder, num_clips: int, size: tuple[int, int], 
     are fresh.
 
     Raises:
-        ValueError: the code has as many components already.
+        UserError: the code has as many components already.
     """
     basis, std = code.basis.data, torch.tensor(code.config["latents_std"])
     if z_dim <= len(basis):
-        raise ValueError(f"a code of {len(basis)} components cannot be extended to {z_dim}; ask for more")
+        raise UserError(f"a code of {len(basis)} components cannot be extended to {z_dim}; ask for more")
     _, covariance = _moments(num_clips, size, code.stride)
     spread = (basis.double() @ covariance @ basis.double().T).diagonal().sqrt().float()
     rest = torch.eye(PATCH_VALUES, dtype=torch.float64) - basis.double().T @ basis.double()

@@ -12,17 +12,14 @@ from typing import Any
 
 import torch
 from einops import rearrange
-from safetensors.torch import save_file
 
-from heliograph.checkpoint import read_json
+from heliograph.checkpoint import NATIVE_FILE, read_json
 from heliograph.embedded.code import CODE_CLIPS, extend_code
 from heliograph.embedded.render import open_codec
+from heliograph.errors import UserError
 from heliograph.linear_autoencoder import LinearAutoencoder
 from heliograph.model.transformer import HeliosTransformer3DModel
 from heliograph.train.start import StartPoint, load_start
-
-WEIGHTS = "diffusion_pytorch_model.safetensors"
-
 
 READ_SHARE = 0.5
 """Weights that read new channels, relative to those that read the old ones (root mean squares).
@@ -37,11 +34,14 @@ def widen(model: Path, folder: Path, z_dim: int) -> None:
     """Write `model` with `z_dim` numbers a cell as `folder`, whole or not at all; its decoder's networks are fresh.
 
     Raises:
-        ValueError: it has as many already.
+        UserError: it has as many already, or no linear code, or there is something in the place of `folder`.
     """
-    size = read_json(model / "heliograph.json")
+    if folder.exists():
+        raise UserError(f"{folder} is there already; name another folder")
+    size = read_json(model / NATIVE_FILE)
     code = open_codec(str(model)).autoencoder
-    assert isinstance(code, LinearAutoencoder)
+    if not isinstance(code, LinearAutoencoder):
+        raise UserError(f"{model} has a {type(code).__name__}; only a linear code can be extended")
     wider = extend_code(code, CODE_CLIPS, (size["height"], size["width"]), z_dim)
     network = wider_network(load_start(StartPoint(str(model)), torch.float32), z_dim, torch.Generator().manual_seed(0))
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -49,9 +49,7 @@ def widen(model: Path, folder: Path, z_dim: int) -> None:
         draft = Path(drafts) / folder.name
         shutil.copytree(model, draft, ignore=shutil.ignore_patterns("vae", "transformer"))
         wider.save_pretrained(draft / "vae")
-        network.save_config(draft / "transformer")
-        tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
-        save_file(tensors, draft / "transformer" / WEIGHTS, metadata={"format": "pt"})
+        network.save_pretrained(draft / "transformer")
         draft.rename(folder)
 
 

@@ -36,6 +36,9 @@ METRICS = (
 GLANCE_FRAMES = 4 * FPS
 """What is read back of each end of a video."""
 
+NUM_LOOKS = 12
+"""Of how many videos frames are kept to look at."""
+
 KEPT = ("scene", "time", "kind", "colour")
 """Attributes that must be the same at both ends."""
 
@@ -63,7 +66,8 @@ def endurance(
         made.append(measured(frames, prompt.record, reader))
         real = np.concatenate(list(_true_chunks(prompt.record, plan.num_chunks, height, width)))
         true.append(measured(real, prompt.record, reader))
-        looks.append(frames[np.linspace(0, len(frames) - 1, 12).astype(int)])
+        if number < NUM_LOOKS:
+            looks.append(frames[np.linspace(0, len(frames) - 1, 12).astype(int)])
         tell(f"{number + 1}/{plan.num_videos} long videos")
     figures = {
         "seconds": plan.num_chunks * CHUNK_FRAMES / FPS,

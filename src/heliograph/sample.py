@@ -76,7 +76,8 @@ def denoise_chunk(
         if level.jump is not None:
             z = seeds.block(level.index, (*x.shape, BLOCK))
             x = jump(x, z, level.jump, pyramid.gamma)
-        state, guidance = solver.start(x), sampler.guidance.on_level(level.index)
+        guidance = sampler.guidance.on_level(level.index)
+        state = solver.start(x)
         for step in level.steps:
             if level.index == 0 and step.index < zero_init_steps(sampler.guidance):
                 velocity = torch.zeros_like(x)

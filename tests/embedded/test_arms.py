@@ -4,7 +4,7 @@ import pytest
 
 from heliograph.embedded.arms import ArmPlan, measure_arm
 from heliograph.embedded.endurance import KEPT, METRICS
-from heliograph.embedded.evidence_arms import DRIFTS, SHARES, WHOLE, section, verdict
+from heliograph.embedded.evidence_arms import DISTILLATION, DRIFTS, MEMORY, SHARES, sections, verdict
 from heliograph.pipeline import HeliosPipeline
 
 DRIFTING = [1.0, 2.0, 1.5, 0.5, 1.2, 0.8, 1.1, 0.9]
@@ -35,11 +35,28 @@ def test_an_arm_that_drifts_more_is_told_from_one_that_does_not():
     assert told.endswith("least p after Holm 0.047")  # 6 metrics, 8 pairs: 6 · 2 / 2⁸
 
 
-def test_the_section_shows_every_arm_that_was_measured_and_no_other():
-    lines = "\n".join(section({WHOLE: arm(), "arm-no-anchor": arm(0.5), "arm-no-pyramid": arm() | {"steps": [18]}}))
+def test_shares_are_told_apart_where_their_intervals_have_nothing_in_common():
+    whole = arm()
+    for count, said in ((16, "; shares whose intervals lie apart: count 75 to 40 %"), (20, "")):
+        other = whole | {"shares": whole["shares"] | {"count": count / 40}}
+        assert verdict(whole, other).endswith(f"least p after Holm 1{said}")
+
+
+def test_the_sections_show_every_arm_that_was_measured_and_no_other():
+    arms = {MEMORY.whole: arm(), "arm-no-anchor": arm(0.5), "arm-no-pyramid": arm() | {"steps": [18]}}
+    lines = "\n".join(sections(arms))
     assert "no pyramid 18 steps" in lines and "| no anchor | 1.62: +0.5 [0.5, 0.5], p 0.0078 |" in lines
     assert "| whole | 0.20 | 8 of 8, 7 of 8 | 75 % [60, 86]" in lines
-    assert "positions" not in lines
+    assert "positions" not in lines and "stage 3" not in lines
+
+
+def test_ideas_of_stage_3_are_a_section_of_their_own():
+    arms = {DISTILLATION.whole: arm(), "distil-no-ode": arm(0.5)}
+    lines = sections({MEMORY.whole: arm()} | arms)
+    heads = [line.partition("\n")[0] for line in lines if line.startswith("## ")]
+    assert heads == [f"## {MEMORY.title}", f"## {DISTILLATION.title}"]
+    assert any(line.startswith(f"| {DISTILLATION.claims['distil-no-ode']} | interval without zero") for line in lines)
+    assert sections(arms) == lines[len(sections({MEMORY.whole: arm()})) :]
 
 
 @pytest.fixture(scope="module")

@@ -12,15 +12,19 @@ quality.json     the same videos judged by `heliograph evaluate`, and with their
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
+import numpy as np
+
 from heliograph.embedded.endurance import PROPERTIES
-from heliograph.embedded.evidence_arms import section as arms_section
+from heliograph.embedded.evidence_arms import sections as arms_sections
 from heliograph.embedded.evidence_quality import section
 from heliograph.embedded.markdown import figure, judged, percent, table
 from heliograph.embedded.steering import STAYS
 from heliograph.errors import UserError
-from heliograph.evaluate.plots import curve_plot
+from heliograph.evaluate.drift import CURVE_POINTS, scattered_drift
+from heliograph.evaluate.plots import curve_plot, number
 
 Results = Mapping[str, Any]
 
@@ -56,6 +60,11 @@ ENDURANCE = """## Long videos
 a property of the last 15 % lies from that of the first 15 %, in levels of 255; the bar is twice that of true clips.
 """
 
+SCATTER = """How much of that is the picture's usual coming and going: the drift to expect of the same stretches of
+{seconds:.0f} s in random order (`heliograph.evaluate.drift.scattered_drift`), mean over videos. What is not above it
+goes nowhere: the two ends differ as any two parts of the video do.
+"""
+
 STEERING = """## What is given is kept, what is changed changes
 
 Videos that start from the first frame, or the first {given} frames, of a true clip, {seconds} s later; and videos
@@ -81,7 +90,7 @@ def write_evidence(folder: Path, page: Path) -> None:
         ("embedded.json", _following),
         ("stages.json", _stages),
         ("bars.json", _bars),
-        ("arms.json", lambda found, _: arms_section(found)),
+        ("arms.json", lambda found, _: arms_sections(found)),
         ("checkers.json", _checkers),
         ("quality.json", lambda found, _: ["", section(found)]),
     )
@@ -141,6 +150,8 @@ def _endurance(found: Results, folder: Path) -> list[str]:
     ]
     lines = [ENDURANCE.format(num=found["model"]["num"], minutes=found["seconds"] / 60)]
     lines += [_about(found), *table(["", "model", "true clips", "ratio"], rows)]
+    lines += [SCATTER.format(seconds=found["seconds"] / CURVE_POINTS)]
+    lines += table(["drift", "model", "at random", "true clips", "at random"], _scatter(found))
     lines += ["Shares of videos whose first and last four seconds show what was asked:", ""]
     lines += table(["", "model, first", "model, last", "true, first", "true, last"], kept)
     lines += _picture(folder / "film.png", "each long video over its length", folder)
@@ -149,6 +160,18 @@ def _endurance(found: Results, folder: Path) -> list[str]:
         (folder / f"drift-{name}.svg").write_text(_standalone(curve_plot(name, curves)), encoding="utf-8")
     plots = " ".join(f"![{name} over time](evidence/drift-{name}.svg)" for name in PROPERTIES)
     return [*lines, f"Over time, the model blue, true clips orange: {', '.join(PROPERTIES)}.", "", plots, ""]
+
+
+def _scatter(found: Results) -> list[list[str]]:
+    rows = []
+    for name in PROPERTIES:
+        row = [name]
+        for side in ("model", "world"):
+            curves = [np.array(each[name]) for each in found[side]["curves"]]
+            scattered = fmean(scattered_drift(stretches) for stretches in curves)
+            row += [number(found[side]["metrics"][f"{name} drift"]["mean"]), number(scattered)]
+        rows.append(row)
+    return rows
 
 
 def _steering(found: Results) -> list[str]:

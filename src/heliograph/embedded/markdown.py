@@ -15,10 +15,16 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 def judged(scores: Mapping[str, Any], attribute: str) -> str:
     """A share of prompts in percent and its interval, from stored scores; a dash where none could be judged."""
+    found = judged_share(scores, attribute)
+    return "–" if found is None else percent(vars(found))
+
+
+def judged_share(scores: Mapping[str, Any], attribute: str) -> Interval | None:
+    """A share of prompts with its interval, from stored scores; None where none could be judged."""
     if attribute not in scores["shares"]:
-        return "–"
+        return None
     count = scores["counts"][attribute]
-    return percent(vars(share_interval(round(scores["shares"][attribute] * count), count)))
+    return share_interval(round(scores["shares"][attribute] * count), count)
 
 
 def percent(found: Mapping[str, Any]) -> str:

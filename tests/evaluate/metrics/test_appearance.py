@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heliograph.evaluate.drift import CURVE_POINTS, curve, drift, portion
+from heliograph.evaluate.drift import CURVE_POINTS, curve, drift, portion, scattered_drift
 from heliograph.evaluate.metrics.colour import brightness, saturation, warmth
 from heliograph.evaluate.metrics.contrast import contrast
 from heliograph.evaluate.metrics.flicker import flicker
@@ -144,3 +144,17 @@ def test_a_cut_is_no_flicker_once_it_is_known() -> None:
 def test_flicker_needs_three_frames_of_one_scene() -> None:
     with pytest.raises(ValueError, match="no three frames"):
         flicker(np.zeros(3), cuts=[1])
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(0.1, 10))
+def test_stretches_in_random_order_drift_as_is_expected_of_them(seed: int, scale: float) -> None:
+    random = np.random.default_rng(seed)
+    stretches = scale * random.normal(size=CURVE_POINTS)
+    found = np.mean([drift(random.permutation(stretches)) for _ in range(400)])
+    assert found == pytest.approx(scattered_drift(stretches), rel=0.2)
+
+
+def test_what_stands_still_is_not_expected_to_drift_and_a_trend_drifts_more_than_its_scatter() -> None:
+    assert scattered_drift(np.full(CURVE_POINTS, 3.0)) == scattered_drift(np.array([7.0])) == 0
+    trend = np.linspace(0, 1, CURVE_POINTS)
+    assert drift(trend) > 5 * scattered_drift(trend)

@@ -42,6 +42,10 @@ WRONG: dict[str, tuple[Callable[[], object], str]] = {
     "guidance-infinite": (lambda: Guidance(math.inf), "guidance_scale=inf .*use"),
     "zero-steps-negative": (lambda: Guidance(5.0, zero_init_steps=-1), "zero_init_steps=-1 .*use 0 or more"),
     "no-guided-level": (lambda: Guidance(5.0, levels=0), "guided_levels=0 .*use 1 or more, or guidance_scale=1"),
+    "more-guided-levels-than-levels": (
+        lambda: replace(DISTILLED, guidance=Guidance(5.0, levels=4)),
+        r"guided_levels=4, but this model has 3 level\(s\); use 1 to 3",
+    ),
     "too-few-levels": (lambda: steps(2, 2), r"steps=2,2 names 2 level\(s\).*has 3; give 3 numbers"),
     "too-many-levels": (lambda: replace(BASE, steps=(9, 9)), r"steps=9,9 names 2 level\(s\).*has 1; give 1 numbers"),
     "no-levels": (steps, r"steps= names 0 level\(s\).*give 3 numbers"),

@@ -114,6 +114,11 @@ class SamplerConfig:
                 )
             if not all(1 <= n <= 1000 for n in steps):
                 raise UserError(f"steps={','.join(map(str, steps))} is out of range; use 1 to 1000 on each level")
+        if self.guidance.levels is not None and self.guidance.levels > self.schedule.num_levels:
+            raise UserError(
+                f"guided_levels={self.guidance.levels}, but this model has {self.schedule.num_levels} level(s); "
+                f"use 1 to {self.schedule.num_levels}"
+            )
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@ import json
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,14 @@ import torch
 
 from heliograph.bench.report import Figures, Report, ratios_of
 from heliograph.bench.run import Run, in_turn, make_ours, timed
-from heliograph.bench.subject import Asked, Subject, random_subject
+from heliograph.bench.subject import Asked, Subject, approximated, random_subject
 from heliograph.bench.theirs import Compiling, MakeTheirs
+from heliograph.config import SpeedConfig
+from heliograph.engine.plan import Plan
+from heliograph.engine.tuning import tuned_denoiser
 from heliograph.media.target import write_whole
 from heliograph.model.transformer import HeliosTransformer3DModel
+from heliograph.request import chosen_sampler
 
 ONE, TWO = (1, 1, 1), (2, 2, 2)
 """Steps on each level: those of the published frame rate, and those of the released scripts."""
@@ -111,3 +116,26 @@ def _line(figures: Figures) -> str:
         f"{transformer:.0f} + decode {decode:.0f} + rest {rest:.0f}, first frames {first:.0f} ms, "
         f"{figures.device_bytes / 1e9:.1f} GB"
     )
+
+
+def at(subject: Subject, steps: tuple[int, ...], first: tuple[int, ...] | None = None) -> Subject:
+    """The same with other steps on each level, and other ones (None: twice as many) for the first chunk."""
+    return replace(subject, sampler=chosen_sampler(subject.engine.sampler, steps, first))
+
+
+def twin(network: HeliosTransformer3DModel) -> HeliosTransformer3DModel:
+    """The same tensors in modules of their own: what is put in the place of a module there stays there."""
+    shared: dict[int, Any] = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
+    return deepcopy(network, shared)
+
+
+def plan_of(network: HeliosTransformer3DModel, device: torch.device) -> Plan:
+    """Everything on the device."""
+    return Plan("whole", str(device), str(device), torch.bfloat16, len(network.blocks), 0, 0)
+
+
+def other(subject: Subject, speed: SpeedConfig) -> Subject:
+    """A twin of the subject that runs as `speed` says."""
+    network = twin(subject.transformer)
+    denoiser = tuned_denoiser(network, plan_of(network, subject.device), replace(speed, fp8=False, history_reuse="off"))
+    return approximated(replace(subject, engine=replace(subject.engine, denoiser=denoiser)), speed)

@@ -29,7 +29,9 @@ def main() -> None:
     facts = machine_facts(device)
     rates = rates_of(str(facts["device"]))
     floors = {}
-    for steps in ((1, 1, 1), (2, 2, 2)) if rates else ():
+    for steps in ((1, 1, 1), (2, 2, 2)):
+        if rates is None:
+            break
         floor = floor_of(shapes.net, shapes.work, steps, shapes.channels, rates)
         floors[",".join(map(str, steps))] = {"transformer_seconds": floor.transformer, "decode_seconds": floor.decode}
     report = {"command": " ".join(["python", *sys.argv]), **facts, "floors": floors, "timings": []}

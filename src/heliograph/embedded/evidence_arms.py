@@ -3,6 +3,7 @@
 `python -m heliograph.embedded arm` writes the results.
 """
 
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import fmean
@@ -14,6 +15,9 @@ from heliograph.evaluate.statistics import Interval, holm, paired_test
 from heliograph.shapes import CHUNK_FRAMES, FPS
 
 DRIFTS = ("brightness drift", "contrast drift", "saturation drift", "warmth drift", "sharpness drift", "picture seam")
+
+PAGE_WIDTH = 118
+"""Characters of a line of running text, at most."""
 
 SHARES = ("scene", "time", "colour", "kind", "size", "count", "direction")
 
@@ -45,8 +49,8 @@ MEMORY = Family(
     "arm-full",
     "The ideas left out, one by one",
     "Each arm is stage 2 continued from the same weights (the teacher as it was before its last 2,420 steps) for the "
-    "same\n{steps} steps of 16 samples with one idea left out",
-    "An arm is short beside the training before it, which had the idea: it\nshows what leaving out undoes, and no "
+    "same {steps} steps of 16 samples with one idea left out",
+    "An arm is short beside the training before it, which had the idea: it shows what leaving out undoes, and no "
     "difference here is not proof that there would be none from the start.",
     {
         "arm-no-corruption": "training on corrupted history prevents drift",
@@ -62,24 +66,21 @@ DISTILLATION = Family(
     "distil-full",
     "The ideas of stage 3 left out, one by one",
     "Each arm is distribution matching for the same {steps} steps of 16 samples (60 updates of the student), with the "
-    "same teacher,\nand one idea left out; all but the one without ODE regression begin where that ended",
-    "{steps} steps are\nan eighth of the paper's. The arm without ODE regression got nothing instead of its 600 "
+    "same teacher, and one idea left out; all but the one without ODE regression begin where that ended",
+    "{steps} steps are an eighth of the paper's. The arm without ODE regression got nothing instead of its 600 "
     "steps of 8.",
     {
-        "distil-no-ode": "without ODE regression first, distribution matching does not find its way",
+        "distil-no-ode": "ODE regression first gives distribution matching a start that it needs",
         "distil-no-gan": "without the adversarial term videos look less natural",
         "distil-uniform-times": "without noise levels that go from coarse to fine training does not converge",
     },
 )
 """Ideas of stage 3."""
 
-HEAD = """## {title}
-
-{training}, and sampled as it was trained ({sampled}): {num} videos of
-{minutes:.1f} minutes and {prompts} short ones, with the same prompts and seeds for all. A cell of the first table is
-the mean, then arm minus whole over pairs of videos with its 95 % bootstrap interval and the p of a sign-flip test
-(with {num} pairs p is at least {least:.3f}). {caution}
-"""
+HEAD = """{training}. Each is sampled as it was trained ({sampled}): {num} videos of {minutes:.1f} minutes and {prompts}
+short ones, with the same prompts and seeds for all. A cell of the first table is the mean, then arm minus whole over
+pairs of videos with its 95 % bootstrap interval and the p of a sign-flip test (with {num} pairs p is at least
+{least:.3f}). {caution}"""
 
 
 ENDS = """Seconds of one core for a chunk, beside other work; how many long videos begin and end with subject, scene,
@@ -96,19 +97,17 @@ def section(family: Family, found: Mapping[str, Any]) -> list[str]:
     """The section of a family as Markdown lines, its heading included."""
     whole, arms = found[family.whole], [name for name in family.claims if name in found]
     num, steps = len(whole["metrics"][DRIFTS[0]]), whole["trained_steps"]
-    lines = [
-        HEAD.format(
-            title=family.title,
-            training=family.training.format(steps=steps),
-            caution=family.caution.format(steps=steps),
-            sampled="; ".join(f"{family.short(name)} {_sampled(found[name])}" for name in (family.whole, *arms)),
-            num=num,
-            minutes=whole["num_chunks"] * CHUNK_FRAMES / FPS / 60,
-            prompts=max(whole["counts"].values()),
-            least=2.0 ** (1 - num),
-        ),
-        *([f"{whole['note']}\n"] if "note" in whole else []),
-    ]
+    about = HEAD.format(
+        training=family.training.format(steps=steps),
+        caution=family.caution.format(steps=steps),
+        sampled="; ".join(f"{family.short(name)} {_sampled(found[name])}" for name in (family.whole, *arms)),
+        num=num,
+        minutes=whole["num_chunks"] * CHUNK_FRAMES / FPS / 60,
+        prompts=max(whole["counts"].values()),
+        least=2.0 ** (1 - num),
+    )
+    lines = [f"## {family.title}\n", f"{textwrap.fill(about, PAGE_WIDTH)}\n"]
+    lines += [f"{whole['note']}\n"] if "note" in whole else []
     rows = [[family.short(name), *(_compared(whole, found[name], metric) for metric in DRIFTS)] for name in arms]
     means = ["whole", *(number(fmean(whole["metrics"][metric])) for metric in DRIFTS)]
     lines += table(["", *DRIFTS], [means, *rows])

@@ -6,7 +6,8 @@ Called again it goes on: variants that are in the file are not made again. `--fr
 
 Every variant makes the same held-out prompts from the same seeds; the checkers read the videos. `difference` is the
 mean distance of its frames from those of the exact run, in levels of 255. On a CPU 8-bit products are emulated, which
-costs time: the seconds of those variants say nothing about a GPU.
+costs time: the seconds of those variants say nothing about a GPU. 8-bit attention is emulated for every chunk token and
+every history token, on all levels; a GPU's kernel takes it only where there are many keys.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import json
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,11 @@ import torch
 from heliograph.config import EXACT, SpeedConfig
 from heliograph.doctor import this_cpu
 from heliograph.embedded.score import ScorePlan, heldout_prompts, read_all
+from heliograph.kernels.cudnn_attention import attend_in_pytorch
 from heliograph.media.target import write_whole
+from heliograph.model.block import TransformerBlock
+from heliograph.model.denoiser import TransformerDenoiser
+from heliograph.model.transformer import HeliosTransformer3DModel
 from heliograph.pipeline import HeliosPipeline
 from heliograph.revision import revision
 from heliograph.shapes import CHUNK_FRAMES
@@ -34,12 +40,29 @@ VARIANTS: Mapping[str, SpeedConfig] = {
     "history reused in a chunk": SpeedConfig(history_reuse="chunk"),
     "fp8": SpeedConfig(fp8=True),
     "fp8, history reused in a level": SpeedConfig(fp8=True, history_reuse="level"),
+    "8-bit attention": SpeedConfig(attention8=True),
+    "all three, as in fast mode": SpeedConfig(fp8=True, history_reuse="level", attention8=True),
 }
+
+
+def loaded(model: str, speed: SpeedConfig) -> HeliosPipeline:
+    """The model on the CPU, with 8-bit attention emulated where `speed` has it."""
+    pipe = HeliosPipeline.from_pretrained(model, device="cpu", speed=replace(speed, attention8=None))
+    if speed.attention8:
+        denoiser = pipe.engine.denoiser
+        assert isinstance(denoiser, TransformerDenoiser)
+        transformer = denoiser.transformer
+        assert isinstance(transformer, HeliosTransformer3DModel)
+        transformer.lean = None  # it has an attention of its own
+        for block in transformer.blocks:
+            assert isinstance(block, TransformerBlock)
+            block.attn1.own_kernel = attend_in_pytorch
+    return pipe
 
 
 def run(model: str, speed: SpeedConfig, plan: ScorePlan, frames: Path) -> dict[str, Any]:
     """The scores of one variant, and how far its frames are from those in the file, which the first one writes."""
-    pipe = HeliosPipeline.from_pretrained(model, device="cpu", speed=speed)
+    pipe = loaded(model, speed)
     prompts, clips = heldout_prompts(plan.num_prompts), []
     started = time.process_time()
     for number, prompt in enumerate(prompts):

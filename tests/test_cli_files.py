@@ -90,6 +90,17 @@ def test_a_prompt_of_100_000_characters_is_answered(tmp_path: Path, model: tuple
     assert len(decoded(tmp_path / "a.mp4")) == 3
 
 
+def test_fast_mode_says_that_nothing_is_approximated_where_nothing_would_be_faster(
+    tmp_path: Path, model: tuple[str, ...]
+) -> None:
+    asked = ("generate", "a fish", *model, *SMALL, "--num-frames", "3", "--device", "cpu", "-o")
+    fast = run(tmp_path, *asked, "fast.npy", "--mode", "fast")
+    assert fast.returncode == 0 and "nothing is approximated: on this device no approximation is faster" in fast.stderr
+    exact = run(tmp_path, *asked, "exact.npy")
+    assert exact.returncode == 0 and "approximated" not in exact.stderr
+    assert (tmp_path / "fast.npy").read_bytes() == (tmp_path / "exact.npy").read_bytes()
+
+
 def test_an_output_that_cannot_be_written_is_refused_before_anything_is_loaded(
     tmp_path: Path, refused: Callable[..., str]
 ) -> None:

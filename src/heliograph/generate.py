@@ -100,8 +100,11 @@ def run_generate(options: GenerateOptions) -> None:
         match_chunks=options.match_chunks,
     )
     _tell_what_is_ignored(session, prompts)
-    if pipeline.engine.approximations and not options.quiet:
-        _tell(f"approximated for speed: {', '.join(pipeline.engine.approximations)}")
+    approximations = pipeline.engine.approximations
+    if approximations and not options.quiet:
+        _tell(f"approximated for speed: {', '.join(approximations)}")
+    elif options.speed.mode == "fast" and not options.quiet:
+        _tell("nothing is approximated: on this device no approximation is faster")
     progress = Progress(chunks_for(length), is_quiet=options.quiet)
     session.on_step = progress.on_step
     try:

@@ -6,10 +6,11 @@ three chunks.
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from heliograph.checkpoint import find_model
-from heliograph.config import Guidance
+from heliograph.config import Guidance, SpeedConfig
 from heliograph.embedded.score import ScorePlan, score
 from heliograph.pipeline import HeliosPipeline
 
@@ -59,3 +60,13 @@ def test_the_prompt_decides_and_the_seed_repeats(pipeline):
     assert day.mean() > night.mean() + 20
     again = pipeline("a big red fish swims over a coral reef by day", num_frames=33, seed=3).frames
     assert (again == day).all()
+
+
+@pytest.mark.parametrize("speed", [SpeedConfig(history_reuse="level"), SpeedConfig(fp8=True)], ids=["reuse", "fp8"])
+def test_it_runs_approximated_as_it_is_sampled_and_shows_nearly_the_same(pipeline, speed):
+    other = HeliosPipeline.from_pretrained("tiny", device="cpu", speed=speed)
+    exact, rough = (
+        one("a big red fish swims over a coral reef", num_frames=66, seed=3).frames for one in (pipeline, other)
+    )
+    apart = np.abs(exact.astype(np.int16) - rough).mean()
+    assert 0 < apart < 5

@@ -8,11 +8,14 @@ import pytest
 import torch
 
 from heliograph.checkpoint import open_model
+from heliograph.config import Guidance, HistoryReuse
 from heliograph.engine.engine import Engine, fingerprint, load_engine
 from heliograph.engine.plan import Plan
 from heliograph.engine.prompts import TextEmbeddings
 from heliograph.engine.session import Session
 from heliograph.memory import History
+from heliograph.model.denoiser import TransformerDenoiser
+from heliograph.model.transformer import HeliosTransformer3DModel
 from heliograph.request import Request
 from heliograph.timeline import Cue, PromptTimeline
 from tests.small import relative_error
@@ -84,3 +87,18 @@ def test_fingerprints_tell_models_apart(tiny_folder: Path, fast_folder: Path, tm
     data[-1] ^= 1
     weights.write_bytes(bytes(data))
     assert fingerprint(open_model(str(tmp_path / "copy"))) != same
+
+
+@pytest.mark.parametrize("reuse", ["off", "level", "chunk"])
+def test_levels_with_and_without_guidance_go_together_whether_branches_run_as_a_pair_or_apart(
+    tiny_folder: Path, reuse: HistoryReuse
+) -> None:
+    engine = load_engine(open_model(str(tiny_folder)), WHOLE)
+    guidance = Guidance(3.0, levels=2)
+    engine = replace(engine, sampler=replace(engine.sampler, guidance=guidance, first_chunk_steps=None))
+    denoiser = engine.denoiser
+    assert isinstance(denoiser, TransformerDenoiser) and isinstance(denoiser.transformer, HeliosTransformer3DModel)
+    denoiser.transformer.lean, denoiser.history_reuse = None, reuse
+    prompts = ("a fish", "a fish", "a boat")
+    apart, paired = (chunks(replace(engine, pairs_guidance=pairs), prompts) for pairs in (False, True))
+    assert relative_error(paired, apart) < 1e-4

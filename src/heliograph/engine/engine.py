@@ -51,6 +51,11 @@ class Engine:
     matches_chunks: bool = False
     approximations: tuple[str, ...] = ()
 
+    @property
+    def pairs_branches(self) -> bool:
+        """Whether branches of guidance run as a pair. Where rows of the history are kept, each prompt keeps its own."""
+        return self.pairs_guidance and self.denoiser.history_reuse == "off"
+
     @cached_property
     def pictures(self) -> Pictures:
         """From latents to frames on the host."""

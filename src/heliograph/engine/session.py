@@ -139,7 +139,7 @@ class Session:
             return Branches(prompt)
         words = self.request.negative_prompt
         negative = Condition(self._prompts.negative(words), context)
-        both = Condition(self._prompts.both(mix, words), context) if self.engine.pairs_guidance else None
+        both = Condition(self._prompts.both(mix, words), context) if self.engine.pairs_branches else None
         return Branches(prompt, negative, both)
 
 

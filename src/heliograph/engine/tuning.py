@@ -32,13 +32,14 @@ def resolved(speed: SpeedConfig, plan: Plan) -> SpeedConfig:
 
     Fast mode takes what is faster where the plan runs: products in 8-bit floating point where tensor cores know the
     format (compute capability 8.9) and all weights stay, 8-bit attention where a kernel for the device is installed,
-    and the history's keys and values through a level's steps.
+    and on a GPU the history's keys and values through a level's steps. On a CPU it takes nothing: what keeps rows
+    cannot take the loop that is made for CPUs, and needs half as much time again (docs/benchmarks/README.md).
     """
     is_fast, device = speed.mode == "fast", torch.device(plan.device)
     capability = torch.cuda.get_device_capability(device) if device.type == "cuda" else None
     chosen = {
         "fp8": is_fast and (capability or (0, 0)) >= (8, 9) and plan.way not in (*STREAMED, "int8 weights"),
-        "history_reuse": "level" if is_fast else "off",
+        "history_reuse": "level" if is_fast and capability is not None else "off",
         "attention8": is_fast and speed.attention == "auto" and capability is not None and _has_rounded(capability),
     }
     return replace(speed, **{name: value for name, value in chosen.items() if getattr(speed, name) is None})

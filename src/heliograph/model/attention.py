@@ -147,7 +147,9 @@ class SelfAttention(Attention):
     ) -> Float[Tensor, "b m d"]:
         """Mix the tokens of each sequence, as a rule one. Only the last of them, those `asking`, get their mix."""
         count = sum(asking.lengths)
-        known = past.known(lambda: self.rows(x[:, : past.length], rotary.first(past.length), layout.history))
+        known = past.known(
+            lambda: self.rows(x[:, : past.length], rotary.first(past.length), layout.history), x.shape[0]
+        )
         if known is None:
             rows = self.rows(x, rotary, layout, count)
         else:

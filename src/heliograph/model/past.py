@@ -19,8 +19,14 @@ from torch import Tensor
 from heliograph.kernels.pieces import Pieces
 from heliograph.model.memo import Forgetful, Memo, Memos
 
-CONSTANT = "rows of block 0"
-"""The key of the history's rows in block 0, in a chunk's memo."""
+
+def constant_key(num_samples: int) -> Hashable:
+    """Where a chunk's memo has the history's rows in block 0, for a call with so many samples.
+
+    One chunk may be asked for in calls of different sizes: both branches of guidance at once, and one alone on a level
+    without.
+    """
+    return ("rows of block 0", num_samples)
 
 
 @dataclass(frozen=True)
@@ -124,11 +130,14 @@ class Past:
         return self.length if self.is_constant else 0
 
     @torch.compiler.disable()  # compiled once for all blocks, not for every state of a memo
-    def known(self, make: Callable[[], Rows]) -> Rows | None:
-        """Rows of the history from an earlier forward; `make` makes them where they are constant but not known yet."""
+    def known(self, make: Callable[[], Rows], num_samples: int) -> Rows | None:
+        """Rows of the history, of so many samples, from an earlier forward.
+
+        `make` makes them where they are constant but not known yet.
+        """
         if self.noted is not None and self.is_left_out:
             return self.noted.rows[self.block]
-        return self.memo.recall(CONSTANT, make) if self.is_constant else None
+        return self.memo.recall(constant_key(num_samples), make) if self.is_constant else None
 
     @torch.compiler.disable()
     def note(self, rows: Rows) -> None:

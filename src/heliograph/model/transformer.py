@@ -28,7 +28,7 @@ from heliograph.model.embed import ConditionEmbedder, TimeRow
 from heliograph.model.lean import LeanBlocks, SamplingBlocks, can_run_lean
 from heliograph.model.memo import Forgetful, Memo, Memos
 from heliograph.model.packed import Part, Stretch, TokenLayout
-from heliograph.model.past import CONSTANT, Noted, PastSource, noted_for
+from heliograph.model.past import Noted, PastSource, constant_key, noted_for
 from heliograph.model.patchify import (
     Grid,
     from_tokens,
@@ -210,7 +210,10 @@ class HeliosTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheM
             length = past.shape[1]
             layout = TokenLayout((Stretch(length, self._time(0.0, x, memos.model), is_history=True),), (length,))
             first = self._blocks()[0]
-            memos.chunk.recall(CONSTANT, lambda: first.history_rows(past, layout, rotary.first(length)))
+            samples = past.expand(x.shape[0], -1, -1)
+            memos.chunk.recall(
+                constant_key(x.shape[0]), lambda: first.history_rows(samples, layout, rotary.first(length))
+            )
 
     def noted(self, x: Float[Tensor, "b c t h w"], tiers: Tiers | None, memos: Memos) -> Noted | None:
         """The history's rows that `forward` with these arguments takes over, or notes where they are not known yet.

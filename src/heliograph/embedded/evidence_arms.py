@@ -30,7 +30,7 @@ class Family:
         whole: name of the arm that leaves nothing out; those of the others begin alike.
         title: heading of the section.
         training: what all arms were trained on from, and for how long; `{steps}` stands for the number of steps.
-        caution: what the comparison can not show.
+        caution: what the comparison cannot show.
         claims: what the paper says of the idea that each arm leaves out.
     """
 
@@ -65,10 +65,9 @@ MEMORY = Family(
 DISTILLATION = Family(
     "distil-full",
     "The ideas of stage 3 left out, one by one",
-    "Each arm is distribution matching for the same {steps} steps of 16 samples (60 updates of the student), with the "
-    "same teacher, and one idea left out; all but the one without ODE regression begin where that ended",
-    "{steps} steps are an eighth of the paper's. The arm without ODE regression got nothing instead of its 600 "
-    "steps of 8.",
+    "Each arm is distribution matching for the same {steps} steps of 16 samples (one in five updates the student), with "
+    "the same teacher, and one idea left out; all but the one without ODE regression begin where that ended",
+    "The paper takes 2,250 steps. The arm without ODE regression got nothing instead of its 600 steps of 8.",
     {
         "distil-no-ode": "ODE regression first gives distribution matching a start that it needs",
         "distil-no-gan": "without the adversarial term videos look less natural",
@@ -99,7 +98,7 @@ def section(family: Family, found: Mapping[str, Any]) -> list[str]:
     num, steps = len(whole["metrics"][DRIFTS[0]]), whole["trained_steps"]
     about = HEAD.format(
         training=family.training.format(steps=steps),
-        caution=family.caution.format(steps=steps),
+        caution=family.caution,
         sampled="; ".join(f"{family.short(name)} {_sampled(found[name])}" for name in (family.whole, *arms)),
         num=num,
         minutes=whole["num_chunks"] * CHUNK_FRAMES / FPS / 60,

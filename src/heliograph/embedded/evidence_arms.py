@@ -65,8 +65,8 @@ MEMORY = Family(
 DISTILLATION = Family(
     "distil-full",
     "The ideas of stage 3 left out, one by one",
-    "Each arm is distribution matching for the same {steps} steps of 16 samples (one in five updates the student), with "
-    "the same teacher, and one idea left out; all but the one without ODE regression begin where that ended",
+    "Each arm is distribution matching for the same {steps} steps of 16 samples (one in five updates the student), "
+    "with the same teacher, and one idea left out; all but the one without ODE regression begin where that ended",
     "The paper takes 2,250 steps. The arm without ODE regression got nothing instead of its 600 steps of 8.",
     {
         "distil-no-ode": "ODE regression first gives distribution matching a start that it needs",

@@ -106,18 +106,6 @@ def _unused_bytes(exact: HeliosTransformer3DModel, used: HeliosTransformer3DMode
     return sum(p.numel() * p.dtype.itemsize for p in exact.parameters() if p.data_ptr() not in kept)
 
 
-def _line(figures: Figures) -> str:
-    chunk, transformer, decode, rest, first = (
-        1000 * spread.median
-        for spread in (figures.chunk, figures.transformer, figures.decode, figures.rest, figures.first_frames)
-    )
-    return (
-        f"{figures.name:<20}{figures.frames_per_second.median:6.1f} frames/s, chunk {chunk:.0f} ms = transformer "
-        f"{transformer:.0f} + decode {decode:.0f} + rest {rest:.0f}, first frames {first:.0f} ms, "
-        f"{figures.device_bytes / 1e9:.1f} GB"
-    )
-
-
 def at(subject: Subject, steps: tuple[int, ...], first: tuple[int, ...] | None = None) -> Subject:
     """The same with other steps on each level, and other ones (None: twice as many) for the first chunk."""
     return replace(subject, sampler=chosen_sampler(subject.engine.sampler, steps, first))
@@ -139,3 +127,15 @@ def other(subject: Subject, speed: SpeedConfig) -> Subject:
     network = twin(subject.transformer)
     denoiser = tuned_denoiser(network, plan_of(network, subject.device), replace(speed, fp8=False, history_reuse="off"))
     return approximated(replace(subject, engine=replace(subject.engine, denoiser=denoiser)), speed)
+
+
+def _line(figures: Figures) -> str:
+    chunk, transformer, decode, rest, first = (
+        1000 * spread.median
+        for spread in (figures.chunk, figures.transformer, figures.decode, figures.rest, figures.first_frames)
+    )
+    return (
+        f"{figures.name:<20}{figures.frames_per_second.median:6.1f} frames/s, chunk {chunk:.0f} ms = transformer "
+        f"{transformer:.0f} + decode {decode:.0f} + rest {rest:.0f}, first frames {first:.0f} ms, "
+        f"{figures.device_bytes / 1e9:.1f} GB"
+    )

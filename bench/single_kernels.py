@@ -29,11 +29,11 @@ def main() -> None:
     facts = machine_facts(device)
     rates = rates_of(str(facts["device"]))
     floors = {}
-    for steps in ((1, 1, 1), (2, 2, 2)):
-        if rates is None:
-            break
-        floor = floor_of(shapes.net, shapes.work, steps, shapes.channels, rates)
-        floors[",".join(map(str, steps))] = {"transformer_seconds": floor.transformer, "decode_seconds": floor.decode}
+    if rates is not None:
+        for steps in ((1, 1, 1), (2, 2, 2)):
+            floor = floor_of(shapes.net, shapes.work, steps, shapes.channels, rates)
+            name = ",".join(map(str, steps))
+            floors[name] = {"transformer_seconds": floor.transformer, "decode_seconds": floor.decode}
     report = {"command": " ".join(["python", *sys.argv]), **facts, "floors": floors, "timings": []}
     for timing in time_kernels(shapes, device, torch.bfloat16, rates):
         print(timing.line(), flush=True)

@@ -27,7 +27,7 @@ from heliograph.doctor import this_cpu
 from heliograph.embedded.score import ScorePlan, heldout_prompts, read_all
 from heliograph.kernels.cudnn_attention import attend_in_pytorch
 from heliograph.media.target import write_whole
-from heliograph.model.block import TransformerBlock
+from heliograph.model.attention import SelfAttention
 from heliograph.model.denoiser import TransformerDenoiser
 from heliograph.model.transformer import HeliosTransformer3DModel
 from heliograph.pipeline import HeliosPipeline
@@ -54,9 +54,9 @@ def loaded(model: str, speed: SpeedConfig) -> HeliosPipeline:
         transformer = denoiser.transformer
         assert isinstance(transformer, HeliosTransformer3DModel)
         transformer.lean = None  # it has an attention of its own
-        for block in transformer.blocks:
-            assert isinstance(block, TransformerBlock)
-            block.attn1.own_kernel = attend_in_pytorch
+        for module in transformer.modules():
+            if isinstance(module, SelfAttention):
+                module.own_kernel = attend_in_pytorch
     return pipe
 
 

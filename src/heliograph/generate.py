@@ -104,7 +104,7 @@ def run_generate(options: GenerateOptions) -> None:
     if approximations and not options.quiet:
         _tell(f"approximated for speed: {', '.join(approximations)}")
     elif options.speed.mode == "fast" and not options.quiet:
-        _tell("nothing is approximated: on this device no approximation is faster")
+        _tell("nothing is approximated: fast mode has nothing to take here")
     progress = Progress(chunks_for(length), is_quiet=options.quiet)
     session.on_step = progress.on_step
     try:

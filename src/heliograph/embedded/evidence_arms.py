@@ -29,7 +29,7 @@ class Family:
     Attributes:
         whole: name of the arm that leaves nothing out; those of the others begin alike.
         title: heading of the section.
-        training: what all arms were trained on from, and for how long; `{steps}` stands for the number of steps.
+        training: what all arms were trained from, and for how long; `{steps}` stands for the number of steps.
         caution: what the comparison cannot show.
         claims: what the paper says of the idea that each arm leaves out.
     """

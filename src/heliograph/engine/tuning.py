@@ -33,7 +33,7 @@ def resolved(speed: SpeedConfig, plan: Plan) -> SpeedConfig:
     Fast mode takes what is faster where the plan runs: products in 8-bit floating point where tensor cores know the
     format (compute capability 8.9) and all weights stay, 8-bit attention where a kernel for the device is installed,
     and on a GPU the history's keys and values through a level's steps. On a CPU it takes nothing: what keeps rows
-    cannot take the loop that is made for CPUs, and needs half as much time again (docs/benchmarks/README.md).
+    cannot take the loop that is made for CPUs, and needs half as much time again (docs/log.md).
     """
     is_fast, device = speed.mode == "fast", torch.device(plan.device)
     capability = torch.cuda.get_device_capability(device) if device.type == "cuda" else None

@@ -241,11 +241,12 @@ def test_history_keys_are_amplified_by_a_learnt_factor_where_asked() -> None:
 # Several chunks at once, and what blocks leave
 
 
+@pytest.mark.parametrize("count", [1, 3])
 @pytest.mark.parametrize("has_history", [True, False])
 @torch.no_grad()
-def test_chunks_packed_into_one_pass_do_not_see_one_another(*, has_history: bool) -> None:
+def test_chunks_packed_into_one_pass_do_not_see_one_another(*, has_history: bool, count: int) -> None:
     model, tiers = random_transformer(), wave_tiers(8, 8) if has_history else None
-    parts = [Part(chunk(8, 8), 900.0), Part(chunk(4, 4), torch.tensor([700.0])), Part(chunk(2, 2), 30.0)]
+    parts = [Part(chunk(8, 8), 900.0), Part(chunk(4, 4), torch.tensor([700.0])), Part(chunk(2, 2), 30.0)][:count]
     packed = model.forward_packed(parts, TEXT, tiers)
     for part, got in zip(parts, packed, strict=True):
         assert relative_error(got, model(part.x, part.timestep, TEXT, tiers)) < 1e-5

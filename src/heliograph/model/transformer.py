@@ -181,7 +181,7 @@ class HeliosTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheM
         layout = TokenLayout.join(layouts)
         history = PastSource(memo, 0, None, self.history_is_clean)
         tokens, _ = self._run_blocks(tokens, layout, rotary, text, memo, history, ())
-        sequences = zip(layout.split_sequences(tokens), layouts, grids, strict=True)
+        sequences = zip(layout.read.split_sequences(tokens), layouts, grids, strict=True)
         return tuple(self._leave(*sequence) for sequence in sequences)
 
     def remember(

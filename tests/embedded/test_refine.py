@@ -11,7 +11,8 @@ from click.testing import CliRunner
 
 from heliograph.checkpoint import find_model
 from heliograph.data.world_cache import CacheInfo, code_digest, missing_parts
-from heliograph.embedded.__main__ import UNFINISHED, commands
+from heliograph.embedded.__main__ import commands
+from heliograph.embedded.making import UNFINISHED
 from heliograph.embedded.pack import Decoding, Native, pack
 from heliograph.embedded.refine import (
     Examples,

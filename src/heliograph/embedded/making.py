@@ -1,0 +1,167 @@
+"""Commands that make the embedded model, phase by phase; what they run is imported when they are called."""
+
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import click
+
+from heliograph.options import Steps
+
+UNFINISHED = 75
+"""Exit status of a phase whose time was up; the shell's word for it is "try again"."""
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+def start(folder: Path) -> None:
+    """Write the model folder that training starts from."""
+    from heliograph.embedded.start import write_start  # noqa: PLC0415 - loads torch
+
+    write_start(folder)
+
+
+@click.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--channels", default=32, show_default=True, help="Numbers of a latent cell.")
+def widen(model: Path, folder: Path, channels: int) -> None:
+    """Write MODEL with more numbers for each latent cell as FOLDER; it is trained on from there."""
+    from heliograph.embedded.widen import widen as write  # noqa: PLC0415 - loads torch
+
+    write(model, folder, channels)
+
+
+@click.command()
+@click.argument("model")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--clips", default=4000, show_default=True)
+@click.option("--chunks", default=4, show_default=True)
+@click.option("--late", default=0, show_default=True, help="Of the clips, how many begin later in their video.")
+@click.option("--workers", default=1, show_default=True, help="Processes that render, one thread each.")
+def latents(model: str, folder: Path, clips: int, chunks: int, late: int, workers: int) -> None:
+    """Render clips of the mix and encode them with MODEL; started again, it goes on."""
+    from heliograph.data.world_cache import CacheInfo, code_digest, missing_parts  # noqa: PLC0415
+    from heliograph.embedded.render import open_codec, render_part  # noqa: PLC0415
+    from heliograph.embedded.start import HEIGHT, WIDTH  # noqa: PLC0415
+
+    info = CacheInfo(clips, chunks, HEIGHT, WIDTH, code_digest(open_codec(model)), late)
+    parts = missing_parts(folder, info)
+    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:  # forked, PyTorch's threads would be missing
+        jobs = [pool.submit(render_part, folder, part, info, model) for part in parts]
+        try:
+            for done, job in enumerate(jobs, 1):
+                job.result()
+                click.echo(f"{done}/{len(parts)} parts", err=True)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+@click.command()
+@click.argument("model")
+@click.argument("state", type=click.Path(path_type=Path))
+@click.option("--steps", default=3000, show_default=True)
+@click.option("--seconds", default=540.0, show_default=True, help="Stop after this time; started again, it goes on.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1.")
+def decoder(model: str, state: Path, steps: int, seconds: float, device: str) -> None:
+    """Train the network of MODEL's decoder; STATE is the file that it is kept in."""
+    from heliograph.embedded.decoder import DecoderConfig, train_decoder  # noqa: PLC0415 - loads torch
+    from heliograph.embedded.start import HEIGHT, WIDTH  # noqa: PLC0415
+    from heliograph.train.parallel import joined  # noqa: PLC0415
+
+    with joined(device) as parallel:
+        is_done = train_decoder(model, state, DecoderConfig(steps), (HEIGHT, WIDTH), seconds, parallel.device)
+    _end(is_done=is_done)
+
+
+@click.command()
+@click.argument("model")
+@click.argument("latents", type=click.Path(path_type=Path))
+@click.argument("state", type=click.Path(path_type=Path))
+@click.option("--steps", default=2500, show_default=True)
+@click.option("--chunks", default=900, show_default=True, help="Examples.")
+@click.option("--seconds", default=540.0, show_default=True, help="Stop after this time; started again, it goes on.")
+def refine(model: str, latents: Path, state: Path, steps: int, chunks: int, seconds: float) -> None:
+    """Train the network that refines what MODEL's decoder paints, on clips of the cache LATENTS."""
+    from heliograph.embedded.refine import RefineConfig, cached_clips, train_refiner  # noqa: PLC0415 - loads torch
+    from heliograph.embedded.start import REFINER_DIM  # noqa: PLC0415
+
+    is_done = train_refiner(model, cached_clips(latents), state, RefineConfig(steps, chunks), REFINER_DIM, seconds)
+    _end(is_done=is_done)
+
+
+@click.command()
+@click.argument("model")
+@click.argument("latents", type=click.Path(path_type=Path))
+@click.argument("refined", type=click.Path(path_type=Path))
+@click.argument("state", type=click.Path(path_type=Path))
+@click.option("--steps", default=1100, show_default=True)
+@click.option("--chunks", default=900, show_default=True, help="Examples.")
+@click.option("--seconds", default=540.0, show_default=True, help="Stop after this time; started again, it goes on.")
+def sharpen(model: str, latents: Path, refined: Path, state: Path, steps: int, chunks: int, seconds: float) -> None:
+    """Train the refiner of the state REFINED on against a critic, so that edges are edges."""
+    from heliograph.embedded.refine import cached_clips  # noqa: PLC0415 - loads torch
+    from heliograph.embedded.sharpen import SharpenConfig, sharpen_refiner  # noqa: PLC0415
+
+    config = SharpenConfig(steps, chunks)
+    _end(is_done=sharpen_refiner(model, cached_clips(latents), refined, state, config, seconds))
+
+
+def _end(*, is_done: bool) -> None:
+    """Say whether a training is done, and exit with `UNFINISHED` where it is not."""
+    click.echo("trained" if is_done else "not done yet: run it again", err=True)
+    if not is_done:
+        raise SystemExit(UNFINISHED)
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--count", default=400, show_default=True)
+def prompts(file: Path, count: int) -> None:
+    """Write captions of the mix, one a line: what the teacher of stage 3 is asked for."""
+    from heliograph.embedded.mix import teaching_prompts  # noqa: PLC0415
+    from heliograph.media.target import write_whole  # noqa: PLC0415
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(file, "".join(f"{line}\n" for line in teaching_prompts(count)).encode())
+
+
+STEPS = "1,1,2"
+"""Steps on each level that the embedded model is sampled with: it is distilled."""
+
+GUIDANCE, GUIDED_LEVELS = 1.35, 2
+"""And its guidance, a little, so that subjects last, on the levels where they are decided: six evaluations a chunk."""
+
+
+@click.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--decoder", type=click.Path(path_type=Path), help="State of the decoder's training.")
+@click.option("--refiner", type=click.Path(path_type=Path), help="State of the refiner's training.")
+@click.option("--steps", default=STEPS, type=Steps(), show_default=True)
+@click.option("--first-chunk-steps", type=Steps())
+@click.option("--guidance-scale", default=GUIDANCE, show_default=True)
+@click.option("--guided-levels", default=GUIDED_LEVELS, show_default=True, help="Levels with guidance, coarse first.")
+def pack(
+    model: Path,
+    folder: Path,
+    decoder: Path | None,
+    refiner: Path | None,
+    steps: tuple[int, ...],
+    first_chunk_steps: tuple[int, ...] | None,
+    guidance_scale: float,
+    guided_levels: int,
+) -> None:
+    """Write trained MODEL as FOLDER, the way it is installed."""
+    from heliograph.embedded.pack import Decoding, Native  # noqa: PLC0415 - loads torch
+    from heliograph.embedded.pack import pack as write  # noqa: PLC0415
+    from heliograph.embedded.start import HEIGHT, WIDTH  # noqa: PLC0415
+
+    native = Native(HEIGHT, WIDTH, steps, first_chunk_steps, guidance_scale, guided_levels)
+    size = write(model, Decoding(decoder, refiner), folder, native)
+    click.echo(f"{folder}: {size / 1e6:.1f} MB", err=True)
+
+
+MAKING = (start, widen, latents, decoder, refine, sharpen, prompts, pack)
+"""In the order of `runs/embedded.sh`, with `heliograph train` in between."""

@@ -4,11 +4,11 @@ from copy import deepcopy
 from typing import Any
 
 import torch
-from gpu_state import Bench, plan_of, twin
+from gpu_state import Bench, twin
 from torch import Tensor
 
 from heliograph.bench.report import machine_facts
-from heliograph.bench.subject import SHAPES, RandomTexts, random_transformer
+from heliograph.bench.subject import SHAPES, RandomTexts, random_transformer, whole_plan
 from heliograph.bench.theirs import their_transformer
 from heliograph.config import EXACT, MemoryConfig, SpeedConfig
 from heliograph.engine.tuning import approximate, tune, tuned_denoiser
@@ -25,7 +25,7 @@ def errors(bench: Bench) -> None:
     """How far ours and theirs, both in bfloat16, are from float32 in one forward on each level; and decodes."""
     device, shape = bench.device, SHAPES[bench.shape]
     network = random_transformer({**shape.transformer, "num_layers": ERROR_BLOCKS}, device, torch.bfloat16)
-    plan = plan_of(network, device)
+    plan = whole_plan(network, device, torch.bfloat16)
     tune(network, plan, EXACT)
     theirs = their_transformer(network, device)
     wide = deepcopy(theirs).float()

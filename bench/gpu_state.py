@@ -14,10 +14,9 @@ import torch
 
 from heliograph.bench.report import Figures, Report, ratios_of
 from heliograph.bench.run import Run, in_turn, make_ours, timed
-from heliograph.bench.subject import Asked, Subject, approximated, random_subject
+from heliograph.bench.subject import Asked, Subject, approximated, random_subject, whole_plan
 from heliograph.bench.theirs import Compiling, MakeTheirs
 from heliograph.config import SpeedConfig
-from heliograph.engine.plan import Plan
 from heliograph.engine.tuning import tuned_denoiser
 from heliograph.media.target import write_whole
 from heliograph.model.transformer import HeliosTransformer3DModel
@@ -117,15 +116,11 @@ def twin(network: HeliosTransformer3DModel) -> HeliosTransformer3DModel:
     return deepcopy(network, shared)
 
 
-def plan_of(network: HeliosTransformer3DModel, device: torch.device) -> Plan:
-    """Everything on the device."""
-    return Plan("whole", str(device), str(device), torch.bfloat16, len(network.blocks), 0, 0)
-
-
 def other(subject: Subject, speed: SpeedConfig) -> Subject:
     """A twin of the subject that runs as `speed` says."""
     network = twin(subject.transformer)
-    denoiser = tuned_denoiser(network, plan_of(network, subject.device), replace(speed, fp8=False, history_reuse="off"))
+    plan = whole_plan(network, subject.device, torch.bfloat16)
+    denoiser = tuned_denoiser(network, plan, replace(speed, fp8=False, history_reuse="off"))
     return approximated(replace(subject, engine=replace(subject.engine, denoiser=denoiser)), speed)
 
 

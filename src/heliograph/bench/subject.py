@@ -183,7 +183,7 @@ def approximated(subject: Subject, speed: SpeedConfig) -> Subject:
         UserError: a part is not possible here.
     """
     engine, transformer = subject.engine, subject.transformer
-    plan = Plan("whole", str(engine.device), str(engine.device), engine.denoiser.dtype, len(transformer.blocks), 0, 0)
+    plan = whole_plan(transformer, engine.device, engine.denoiser.dtype)
     speed = tried(speed, plan)
     if not speed.approximations:
         return subject
@@ -194,6 +194,11 @@ def approximated(subject: Subject, speed: SpeedConfig) -> Subject:
         codec = LatentCodec(codec.autoencoder, choose_decoder(codec.autoencoder, size, free_bytes, speed.decoder))
     denoiser = tuned_denoiser(transformer, plan, speed)
     return replace(subject, engine=replace(engine, denoiser=denoiser, codec=codec, approximations=speed.approximations))
+
+
+def whole_plan(transformer: HeliosTransformer3DModel, device: torch.device, dtype: torch.dtype) -> Plan:
+    """All blocks and the decoder on one device."""
+    return Plan("whole", str(device), str(device), dtype, len(transformer.blocks), 0, 0)
 
 
 def exact_part(speed: SpeedConfig) -> SpeedConfig:

@@ -12,6 +12,7 @@ from heliograph.data.diorama.render import render
 from heliograph.embedded.checking import DAMAGES, check_checkers
 from heliograph.embedded.endurance import KEPT, METRICS, PROPERTIES, measured, summed_up
 from heliograph.embedded.evidence import write_evidence
+from heliograph.embedded.levels import PASTS
 from heliograph.embedded.mix import mixed_record
 from heliograph.embedded.results import merge_results
 from heliograph.embedded.steering import other_record
@@ -92,6 +93,10 @@ def test_the_page_shows_every_stored_result(clip, checked, tmp_path: Path):
     merge_results(folder / "bars.json", {"endurance": about | {"seconds": 180, "model": side, "world": side}})
     steering = {"image": start, "video": start, "colour": change, "time": change, "scene": change}
     merge_results(folder / "bars.json", {"steering": about | steering})
+    error = {side: {"mean": 0.0125, "low": 0.01, "high": 0.02, "num": 6} for side in ("near", "elsewhere")}
+    errors = {past: [error] * 3 for past in PASTS}
+    levels = {"weights": "c0ffee", "commit": "1234567", "num": 6, "num_points": 8, "errors": errors}
+    merge_results(folder / "bars.json", {"levels": levels})
     merge_results(folder / "checkers.json", {"64 px": checked})
     write_evidence(folder, tmp_path / "evidence.md")
     page = (tmp_path / "evidence.md").read_text(encoding="utf-8")
@@ -99,7 +104,8 @@ def test_the_page_shows_every_stored_result(clip, checked, tmp_path: Path):
     assert "| after ODE, 2,2,2 | 75 % [30, 95] |" in page
     assert "75 % [30, 95]" in page and "c0ffee" in page and "| 64 px | clean | 1 |" in page
     assert all((folder / f"drift-{name}.svg").read_text().startswith("<svg xmlns") for name in PROPERTIES)
-    assert set(json.loads((folder / "bars.json").read_text())) == {"endurance", "steering"}
+    assert page.count("| 0.0125 [0.01, 0.02] ") == 4 * 6
+    assert set(json.loads((folder / "bars.json").read_text())) == {"endurance", "steering", "levels"}
 
 
 def test_a_page_of_nothing_is_refused(tmp_path: Path):

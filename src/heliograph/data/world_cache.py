@@ -124,14 +124,17 @@ def write_part(folder: Path, part: int, info: CacheInfo, world: Worldly, codec: 
     """Render and encode one part, on the CPU."""
     first = part * CLIPS_PER_PART
     clips = range(first, min(first + CLIPS_PER_PART, info.num_clips))
-    rows = [_encode(world.record(clip), info.first_frame(clip), info, codec) for clip in clips]
+    rows = [encode_clip(world.record(clip), info.first_frame(clip), info, codec) for clip in clips]
     latents, anchors, shares = (torch.stack(column).contiguous() for column in zip(*rows, strict=True))
     tensors = {"latents": latents.half(), "anchors": anchors.half(), "shares": (BYTE * shares).round().to(torch.uint8)}
     write_whole(_part_file(folder, part), save(tensors))
 
 
-def _encode(record: Record, first: int, info: CacheInfo, codec: LatentCodec) -> tuple[Tensor, Tensor, Tensor]:
-    """Latents (n c t h w), anchor (c 1 h w) and shares (n t h w) of a clip from frame `first` of its video on."""
+def encode_clip(record: Record, first: int, info: CacheInfo, codec: LatentCodec) -> tuple[Tensor, Tensor, Tensor]:
+    """Latents (n c t h w), anchor (c 1 h w) and shares (n t h w) of a clip from frame `first` of its video on.
+
+    A share is how much of a latent cell shows a subject, in [0, 1].
+    """
     footage = render([record], [first], info.num_chunks * CHUNK_FRAMES, info.height, info.width)
     frames = unit_pixels(footage.frames[0])
     beginning = unit_pixels(render([record], [0], 1, info.height, info.width).frames[0])

@@ -2,7 +2,7 @@
 
 embedded.json    shares of held-out prompts that were followed, by model and sampling
 stages.json      the same after each phase of stage 3, at many and few steps
-bars.json        long videos beside true clips; starts and prompt changes
+bars.json        long videos beside true clips; starts and prompt changes; what the past tells each level
 arms.json        the ideas of the paper left out one by one
 checkers.json    how far the checkers can be trusted
 quality.json     the same videos judged by `heliograph evaluate`, and with their chunks matched
@@ -20,6 +20,7 @@ import numpy as np
 from heliograph.embedded.endurance import PROPERTIES
 from heliograph.embedded.evidence_arms import sections as arms_sections
 from heliograph.embedded.evidence_quality import section
+from heliograph.embedded.levels import PASTS
 from heliograph.embedded.markdown import figure, judged, percent, table
 from heliograph.embedded.steering import STAYS
 from heliograph.errors import UserError
@@ -63,6 +64,14 @@ a property of the last 15 % lies from that of the first 15 %, in levels of 255; 
 SCATTER = """How much of that is the picture's usual coming and going: the drift to expect of the same stretches of
 {seconds:.0f} s in random order (`heliograph.evaluate.drift.scattered_drift`), mean over videos. What is not above it
 goes nowhere: the two ends differ as any two parts of the video do.
+"""
+
+LEVELS = """## What the past tells each level
+
+Velocities of the undistilled model for the fourth chunk of {num} held-out clips, at {points} points along the line
+of each level, coarse to fine: mean squared error near subjects and elsewhere. Remembered are the anchor and, of the
+latent frames before the chunk, none, the newest (short tier), three (with the middle tier) or all 19 (with the long
+one); for `nothing` not even the anchor. Noise hides detail, so no model could reach zero.
 """
 
 STEERING = """## What is given is kept, what is changed changes
@@ -135,6 +144,8 @@ def _bars(results: Results, folder: Path) -> list[str]:
         lines += _endurance(results["endurance"], folder)
     if "steering" in results:
         lines += _steering(results["steering"])
+    if "levels" in results:
+        lines += _levels(results["levels"])
     return lines
 
 
@@ -198,6 +209,20 @@ def _steering(found: Results) -> list[str]:
         *table(["start", "videos", "scene kept", "subject kept", "colour kept"], rows),
         *table(["change", "videos", "to be kept", "right before", "right after", "kept", "no cut"], changes),
     ]
+
+
+def _levels(found: Results) -> list[str]:
+    head = ["remembered"]
+    for level in range(len(found["errors"]["all"])):
+        head += [f"level {level}, near", "elsewhere"]
+    rows = []
+    for name in PASTS:
+        row = [name]
+        for level in found["errors"][name]:
+            row += [figure(level["near"]), figure(level["elsewhere"])]
+        rows.append(row)
+    lines = LEVELS.format(num=found["num"], points=found["num_points"])
+    return [lines, f"Weights `{found['weights']}`, commit `{found['commit']}`.\n", *table(head, rows)]
 
 
 def _checkers(results: Results, _folder: Path) -> list[str]:

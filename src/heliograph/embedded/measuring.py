@@ -95,6 +95,20 @@ def steering(model: str, results: Path, videos: int) -> None:
 
 
 @click.command()
+@click.argument("model", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.argument("results", type=click.Path(path_type=Path))
+@click.option("--clips", default=64, show_default=True)
+def levels(model: Path, results: Path, clips: int) -> None:
+    """Measure what undistilled MODEL's velocities owe to the past, level by level; RESULTS gets `levels`."""
+    from heliograph.embedded.levels import LevelsPlan, level_errors  # noqa: PLC0415 - loads torch
+    from heliograph.embedded.results import merge_results, weights_digest  # noqa: PLC0415
+    from heliograph.revision import revision  # noqa: PLC0415
+
+    about = {"weights": weights_digest(model), "commit": revision()}
+    merge_results(results, {"levels": about | level_errors(model, LevelsPlan(clips), _tell)})
+
+
+@click.command()
 @click.argument("model")
 @click.argument("results", type=click.Path(path_type=Path))
 @click.argument("name")
@@ -163,5 +177,5 @@ def evidence(results: Path, page: Path) -> None:
     write_evidence(results, page)
 
 
-MEASURING = (score, ceiling, endurance, steering, arm, films, checkers, evidence)
+MEASURING = (score, ceiling, endurance, steering, levels, arm, films, checkers, evidence)
 """All of them write into files of results, from which `evidence` makes its page."""

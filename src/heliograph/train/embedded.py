@@ -131,6 +131,16 @@ A fifth of the pasts has stronger or weaker contrast: where the students are nev
 proper, where the method does so), it is what keeps long ones from drifting.
 """
 
+CONTINUE = replace(
+    WHOLE,
+    name="embedded-continue",
+    stage=replace(WHOLE.stage, past=PastConfig(StartMix(0.05, 0.05, 0.1), Corruption(0.5, 0.05, 0.2))),
+    loop=replace(WHOLE.loop, max_steps=600, seed=60),
+    selection=Selection(still_share=0.05, change_share=0.15),
+)
+"""Stage 2 for what comes after the first chunks, which is nearly all of a long video: half of the examples are shown 18
+or all 19 frames of their past, a quarter of these as they are. In `embedded-whole` it is a fifth, and a tenth of them."""
+
 WIDEN = replace(
     WHOLE,
     name="embedded-widen",
@@ -181,6 +191,7 @@ EMBEDDED = (
     CROSSINGS,
     SETTLE,
     WHOLE,
+    CONTINUE,
     WIDEN,
     ODE,
     replace(GAN, name="embedded-dmd", stage=replace(GAN_STAGE, gan=None)),

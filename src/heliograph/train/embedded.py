@@ -138,8 +138,8 @@ CONTINUE = replace(
     loop=replace(WHOLE.loop, max_steps=600, seed=60),
     selection=Selection(still_share=0.05, change_share=0.15),
 )
-"""Stage 2 for what comes after the first chunks, which is nearly all of a long video: half of the examples are shown 18
-or all 19 frames of their past, a quarter of these as they are. In `embedded-whole` it is a fifth, and a tenth of them."""
+"""Stage 2 for what comes after the first chunks, which is nearly all of a long video: half of the examples are shown
+18 or all 19 frames of their past, a quarter of these as they are. In `embedded-whole` a fifth are, a tenth of them so."""
 
 WIDEN = replace(
     WHOLE,

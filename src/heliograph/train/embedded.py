@@ -138,8 +138,11 @@ CONTINUE = replace(
     loop=replace(WHOLE.loop, max_steps=600, seed=60),
     selection=Selection(still_share=0.05, change_share=0.15),
 )
-"""Stage 2 for what comes after the first chunks, which is nearly all of a long video: half of the examples are shown
-18 or all 19 frames of their past, a quarter of these as they are. In `embedded-whole` a fifth are, a tenth of them so."""
+"""Stage 2 for what comes after the first chunks, which is nearly all of a long video.
+
+Half of the examples are shown 18 or all 19 frames of their past, a quarter of these as they are; in `embedded-whole` it
+is a fifth, and a tenth of them.
+"""
 
 WIDEN = replace(
     WHOLE,

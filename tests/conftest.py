@@ -8,9 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 from heliograph.cli import main
 from heliograph.tiny import write_random_fast, write_random_tiny
+
+# Examples are the same in every run, and none is timed: a busy machine is no failure.
+settings.register_profile("suite", derandomize=True, deadline=None, database=None)
+settings.load_profile("suite")
 
 # A suite that was started in the background ignores Ctrl-C, and so would every program that it starts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():

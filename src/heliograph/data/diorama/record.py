@@ -4,8 +4,9 @@ Plain Python: the record and its vocabulary can be used without torch.
 """
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import cache
 from typing import Literal, get_args
 
 from heliograph.errors import UserError
@@ -135,6 +136,14 @@ def is_heldout(scene: Scene, kind: Kind, colour: Colour) -> bool:
     return (3 * _PAIRS.index((scene, kind)) + COLOURS.index(colour)) % len(_PAIRS) == 0
 
 
+@cache
+def _colours(split: Split) -> Mapping[tuple[Scene, Kind], Sequence[Colour]]:
+    """The colours of every subject in every scene that a split shows; worked out once, for records are many."""
+    return {
+        pair: [colour for colour in COLOURS if is_heldout(*pair, colour) == (split == "heldout")] for pair in _PAIRS
+    }
+
+
 def sample_record(seed: int, split: Split) -> Record:
     """A record drawn at random: the same `seed` and `split` always give the same one.
 
@@ -150,9 +159,7 @@ def sample_record(seed: int, split: Split) -> Record:
     """
     _require("split", split, SPLITS)
     draw = random.Random(f"{split} {seed}")
-    rows: dict[tuple[Scene, Kind], list[Colour]] = {
-        pair: [colour for colour in COLOURS if is_heldout(*pair, colour) == (split == "heldout")] for pair in _PAIRS
-    }
+    rows = _colours(split)
     scenes: list[Scene] = [place for place in SCENES if any(rows[place, being] for being in LIVES_IN[place])]
     scene = draw.choice(scenes)
     kinds: list[Kind] = [being for being in LIVES_IN[scene] if rows[scene, being]]

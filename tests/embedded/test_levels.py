@@ -22,7 +22,8 @@ def silent() -> HeliosTransformer3DModel:
 
 def clips(near: Tensor) -> Clips:
     draw = torch.Generator().manual_seed(1)
-    return Clips(torch.randn(2, 16, 9, 8, 8, generator=draw), torch.randn(2, 16, 20, 8, 8), torch.zeros(2, 4, 5), near)
+    chunk, past = (torch.randn(2, 16, frames, 8, 8, generator=draw) for frames in (9, 20))
+    return Clips(chunk, past, torch.zeros(2, 4, 5), near)
 
 
 def test_the_anchor_and_the_newest_frames_are_shown_and_for_none_nothing() -> None:

@@ -44,7 +44,7 @@ def test_a_state_at_384_by_640_is_a_few_megabytes() -> None:
     assert len(data) < 6_000_000
 
 
-@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.differing_executors])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.differing_executors])
 @given(st.data())
 def test_any_damaged_byte_and_any_cut_is_refused(data: st.DataObject) -> None:
     good = encode_state(example())

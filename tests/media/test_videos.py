@@ -54,7 +54,7 @@ def test_an_unsteady_video_shows_the_frame_that_is_on_the_screen(tmp_path: Path)
     assert shown(read_video(path, **KEEP, fps=None)) == [50, 100, 150, 200]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     gaps=st.lists(st.fractions(0, Fraction(1, 4), max_denominator=1000), max_size=20),
     last=st.fractions(Fraction(1, 1000), Fraction(1, 4), max_denominator=1000),

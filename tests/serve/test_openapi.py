@@ -24,9 +24,7 @@ def test_no_request_is_answered_with_a_server_error(server: Running) -> None:
     for operation in operations:
 
         @given(case=operation.as_strategy())
-        @settings(
-            max_examples=6, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None
-        )
+        @settings(max_examples=6, suppress_health_check=list(HealthCheck))
         def answered(case: schemathesis.Case) -> None:
             answer = case.call()
             assert answer.status_code < 500, f"{case.as_curl_command()} was answered with {answer.text}"

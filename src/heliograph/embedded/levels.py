@@ -5,7 +5,7 @@ So the numbers say nothing by themselves. What falls where more of the past is s
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,21 +18,28 @@ from torch import Tensor
 
 from heliograph.checkpoint import NATIVE_FILE, read_json
 from heliograph.config import MemoryConfig
+from heliograph.data.diorama.caption import Prompt
 from heliograph.data.world_cache import CacheInfo, code_digest, encode_clip
 from heliograph.embedded.score import heldout_prompts
 from heliograph.evaluate.statistics import interval
-from heliograph.flow.pyramid import shrink
 from heliograph.flow.schedule import level_ranges
 from heliograph.model.transformer import HeliosTransformer3DModel
 from heliograph.text import TextEncoder
 from heliograph.train.build import open_beside
 from heliograph.train.corrupt import tiers_of
-from heliograph.train.multiscale import LevelLine, MultiscaleConfig, level_lines, level_position
+from heliograph.train.multiscale import LevelLine, MultiscaleConfig, level_lines, level_position, level_weights
 from heliograph.train.network import Given, denoise
 from heliograph.train.start import StartPoint, load_start
 from heliograph.vae import LatentCodec
 
-PASTS = {"nothing": 0, "the newest frame": 1, "three frames": 3, "all": 19}
+MEMORY, SCHEDULE = MemoryConfig(), MultiscaleConfig().schedule
+
+PASTS = {
+    "nothing": 0,
+    "the newest frame": MEMORY.short,
+    "three frames": MEMORY.short + MEMORY.mid,
+    "all": MEMORY.num_frames,
+}
 """Latent frames that are remembered: none, the short tier, with the middle one, with the long one. The anchor stays."""
 
 CHUNK = 3
@@ -71,15 +78,16 @@ def level_errors(model: Path, plan: LevelsPlan, tell: Callable[[str], None] = pr
     beside = open_beside(str(model), torch.device("cpu"))
     codec, encoder = beside.codec(), beside.text(torch.float32)
     size = read_json(model / NATIVE_FILE)
+    info = CacheInfo(plan.num_clips, CHUNK + 1, size["height"], size["width"], code_digest(codec))
+    prompts = heldout_prompts(plan.num_clips)
     found: dict[str, list[list[tuple[float, float]]]] = {name: [] for name in PASTS}
     for first in range(0, plan.num_clips, plan.batch_size):
-        numbers = range(first, min(first + plan.batch_size, plan.num_clips))
-        clips = _clips(numbers, (size["height"], size["width"]), codec, encoder)
+        clips = _clips(prompts[first : first + plan.batch_size], info, codec, encoder)
         for name, count in PASTS.items():
             generator = torch.Generator().manual_seed(plan.seed * 2**32 + first)
             found[name] += errors_of(network, clips, count, plan.num_points, generator)
-        tell(f"{numbers.stop}/{plan.num_clips} clips")
-    levels = range(len(level_ranges(MultiscaleConfig().schedule)))
+        tell(f"{len(found['all'])}/{plan.num_clips} clips")
+    levels = range(SCHEDULE.num_levels)
     errors = {
         name: [
             {
@@ -101,17 +109,14 @@ def errors_of(
 
     Where a clip has no such cells, not a number.
     """
-    schedule = MultiscaleConfig().schedule
     noise = torch.randn(clips.chunk.shape, generator=generator)
-    given = Given(clips.text, tiers_of(shown(clips.past, num_past), MemoryConfig()))
-    near, sums = [clips.near], []
-    ranges = level_ranges(schedule)
-    lines = level_lines(clips.chunk, noise, ranges)
-    while len(near) < len(lines):
-        near.insert(0, shrink(near[0]))
+    given = Given(clips.text, tiers_of(shown(clips.past, num_past), MEMORY))
+    ranges = level_ranges(SCHEDULE)
+    lines, near, sums = level_lines(clips.chunk, noise, ranges), level_weights(clips.near, len(ranges)), []
+    indices = ((torch.arange(num_points) + 0.5) / num_points * SCHEDULE.num_train_timesteps).long()
     for line, stretch, weight in zip(lines, ranges, near, strict=True):
-        indices = (torch.arange(num_points) + 0.5) / num_points * schedule.num_train_timesteps
-        remaining, timesteps = level_position(indices.long(), stretch, schedule.num_train_timesteps)
+        assert weight is not None
+        remaining, timesteps = level_position(indices, stretch, SCHEDULE.num_train_timesteps)
         squares = [_square_error(network, line, r, float(t), given) for r, t in zip(remaining, timesteps, strict=True)]
         error = torch.stack(squares).mean(dim=0)
         sums.append(torch.stack([_weighted_mean(error, weight), _weighted_mean(error, 1 - weight)], dim=1))
@@ -141,12 +146,10 @@ def _weighted_mean(error: Float[Tensor, "b 1 t h w"], weight: Float[Tensor, "b 1
     return (error * weight).sum(dim=(1, 2, 3, 4)) / weight.sum(dim=(1, 2, 3, 4))
 
 
-def _clips(numbers: range, size: tuple[int, int], codec: LatentCodec, encoder: TextEncoder) -> Clips:
-    info = CacheInfo(len(numbers), CHUNK + 1, *size, code_digest(codec))
-    prompts = heldout_prompts(numbers.stop)[numbers.start :]
+def _clips(prompts: Sequence[Prompt], info: CacheInfo, codec: LatentCodec, encoder: TextEncoder) -> Clips:
     rows = [encode_clip(prompt.record, 0, info, codec) for prompt in prompts]
     latents, anchors, shares = (torch.stack(column) for column in zip(*rows, strict=True))
     frames = rearrange(latents[:, :CHUNK], "b n c t h w -> b c (n t) h w")
-    past = torch.cat([anchors, frames[:, :, -max(PASTS.values()) :]], dim=2)
+    past = torch.cat([anchors, frames[:, :, -MEMORY.num_frames :]], dim=2)
     text = encoder.encode([prompt.text for prompt in prompts]).embedding
     return Clips(latents[:, CHUNK], past, text, near_subjects(shares[:, CHUNK]))

@@ -178,4 +178,4 @@ def evidence(results: Path, page: Path) -> None:
 
 
 MEASURING = (score, ceiling, endurance, steering, levels, arm, films, checkers, evidence)
-"""All of them write into files of results, from which `evidence` makes its page."""
+"""Most write into files of results; `evidence` makes the page of those."""

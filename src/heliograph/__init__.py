@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from heliograph.autoencoder import FastAutoencoder
-    from heliograph.config import StartNoise
+    from heliograph.config import Lora, StartNoise
     from heliograph.engine.session import Chunk, Session
     from heliograph.errors import CheckpointError, MediaError, OutputError, StateError, UserError
     from heliograph.pipeline import HeliosPipeline, Video
@@ -17,6 +17,7 @@ __all__ = [
     "Cue",
     "FastAutoencoder",
     "HeliosPipeline",
+    "Lora",
     "MediaError",
     "OutputError",
     "PromptTimeline",
@@ -30,7 +31,7 @@ __all__ = [
 
 _HOMES = {
     "autoencoder": ("FastAutoencoder",),
-    "config": ("StartNoise",),
+    "config": ("Lora", "StartNoise"),
     "engine.session": ("Chunk", "Session"),
     "errors": ("CheckpointError", "MediaError", "OutputError", "StateError", "UserError"),
     "pipeline": ("HeliosPipeline", "Video"),

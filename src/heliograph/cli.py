@@ -17,7 +17,7 @@ import click
 from heliograph.bench.verb import bench
 from heliograph.errors import UserError
 from heliograph.evaluate.verb import evaluate
-from heliograph.options import CONTEXT, Range, Steps, model_options, speed_options
+from heliograph.options import CONTEXT, Range, Steps, lora_option, model_options, speed_options
 from heliograph.serve.verb import serve
 from heliograph.train_cli import prepare, train
 
@@ -34,6 +34,7 @@ def app() -> None:
 @app.command(context_settings=CONTEXT)
 @click.argument("prompt", required=False)
 @model_options
+@lora_option
 @speed_options
 @click.option("--timeline", type=click.Path(path_type=Path), help="File with a prompt schedule, instead of PROMPT.")
 @click.option("--image", type=click.Path(path_type=Path), help="Start from this picture.")

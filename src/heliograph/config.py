@@ -167,6 +167,22 @@ class StartNoise:
 
 
 @dataclass(frozen=True)
+class Lora:
+    """A low-rank adapter for the transformer, and how strong it is.
+
+    `source` is a safetensors file, a folder with one, or one on the hub as `org/name/file.safetensors`. A `strength` of
+    1 is as it was trained, 0.5 half of it, and a negative one the opposite.
+    """
+
+    source: str
+    strength: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.source or not math.isfinite(self.strength):
+            raise UserError(f"no adapter is {self.source!r} with strength {self.strength}; use a file and a number")
+
+
+@dataclass(frozen=True)
 class SpeedConfig:
     """How the machine is used, and what exactness is given up for speed.
 

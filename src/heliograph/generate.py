@@ -10,7 +10,7 @@ from types import TracebackType
 
 from einops import rearrange
 
-from heliograph.config import SpeedConfig, StartNoise
+from heliograph.config import Lora, SpeedConfig, StartNoise
 from heliograph.engine.session import Session, chunks_of
 from heliograph.engine.threads import use_threads
 from heliograph.errors import UserError
@@ -35,6 +35,7 @@ class GenerateOptions:
     device: str
     dtype: str
     threads: int | None
+    loras: tuple[Lora, ...]
     speed: SpeedConfig
     image: Path | None
     video: Path | None
@@ -82,6 +83,7 @@ def run_generate(options: GenerateOptions) -> None:
         dtype=options.dtype,
         prompts=(*(cue.prompt for cue in prompts.cues), options.negative_prompt),
         speed=options.speed,
+        loras=options.loras,
     )
     use_threads(options.threads, pipeline.engine.num_threads)
     session = pipeline.session(

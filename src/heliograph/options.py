@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 import click
 
-from heliograph.config import Runner, SpeedConfig
+from heliograph.config import Lora, Runner, SpeedConfig
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 """How every verb shows its help."""
@@ -40,6 +40,22 @@ class Range(click.ParamType):
         return low, high
 
 
+class LoraFile(click.ParamType):
+    """An adapter and its strength: `style.safetensors=0.8`."""
+
+    name = "FILE[=STRENGTH]"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Lora:
+        """The two, or a message that shows how to write them."""
+        if Path(value).exists() or "=" not in value:
+            return Lora(value)
+        source, _, strength = value.rpartition("=")
+        try:
+            return Lora(source, float(strength))
+        except ValueError:
+            self.fail(f"{strength!r} is no strength; write a file, = and a number, for example {source}=0.8")
+
+
 class PixelSize(click.ParamType):
     """Height and width in pixels: `384x640`."""
 
@@ -61,6 +77,16 @@ threads_option = click.option(
     help="CPU threads; also read from OMP_NUM_THREADS.  [default: as heliograph doctor says]",
 )
 """How many threads a model on the CPU may use."""
+
+
+lora_option = click.option(
+    "--lora",
+    "loras",
+    type=LoraFile(),
+    multiple=True,
+    help="Low-rank adapter for Helios or Wan 2.1: safetensors file or ORG/NAME/FILE on the hub. May be repeated.",
+)
+"""Adapters that are folded into the transformer."""
 
 
 def model_options(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -5,7 +5,7 @@ pipe("a red fish swims to the left", seconds=10, seed=0).save("fish.mp4")
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict, Unpack
@@ -17,8 +17,8 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
-from heliograph.checkpoint import ModelFolder, native_size, open_model
-from heliograph.config import EXACT, SpeedConfig, StartNoise
+from heliograph.checkpoint import ModelFolder, adapted, native_size, open_model
+from heliograph.config import EXACT, Lora, SpeedConfig, StartNoise
 from heliograph.engine.engine import Engine, load_engine
 from heliograph.engine.machine import this_machine
 from heliograph.engine.needs import needs_of, workload_of
@@ -109,6 +109,7 @@ class HeliosPipeline:
         dtype: str = "auto",
         prompts: tuple[str, ...] = (),
         speed: SpeedConfig = EXACT,
+        loras: Sequence[Lora] = (),
     ) -> "HeliosPipeline":
         """Load a model, in the way of running that fits this machine best (`heliograph doctor` explains it).
 
@@ -119,15 +120,17 @@ class HeliosPipeline:
             prompts: prompts that will be used, the negative one included. Where the text encoder does not fit beside
                 the transformer they are encoded first; any other prompt then loads the text encoder again.
             speed: how the machine is used, and what is approximated; `FAST` is every approximation.
+            loras: low-rank adapters, folded into the transformer's weights.
 
         Raises:
-            CheckpointError: the model is not found, incomplete, damaged or of another architecture.
+            CheckpointError: the model or an adapter is not found, incomplete, damaged or of another architecture.
             UserError: the device or dtype is not there, or the model fits no way of running it here.
         """
         folder = open_model(str(model))
         if folder.is_random:
             logger.warning("%s has random weights: it was never trained, and what it makes is noise", model)
-        return cls(load_engine(folder, choose_plan(folder, device, dtype), prompts, speed), folder)
+        plan = choose_plan(folder, device, dtype)
+        return cls(load_engine(adapted(folder, loras), plan, prompts, speed), folder)
 
     @property
     def is_random(self) -> bool:

@@ -5,6 +5,7 @@ is strict (every tensor must be there under its name in its shape) and bounded: 
 and the pages of one shard.
 """
 
+from heliograph.checkpoint.addition import Addition, digest_additions, low_rank_product
 from heliograph.checkpoint.components import (
     load_fast_vae,
     load_linear_vae,
@@ -32,6 +33,7 @@ from heliograph.checkpoint.folder import (
     read_folder,
     read_json,
 )
+from heliograph.checkpoint.lora import adapted, adapted_table
 from heliograph.checkpoint.native import (
     NATIVE_FILE,
     RELEASED_SIZE,
@@ -57,13 +59,17 @@ __all__ = [
     "STRIDE_KEY",
     "TINY",
     "WEIGHT_FILES",
+    "Addition",
     "Component",
     "ModelFolder",
     "ModelIndex",
     "Place",
     "TensorInfo",
+    "adapted",
+    "adapted_table",
     "check_tensors",
     "default_cache",
+    "digest_additions",
     "fill_module",
     "find_local",
     "find_model",
@@ -74,6 +80,7 @@ __all__ = [
     "load_transformer",
     "load_vae",
     "load_weights",
+    "low_rank_product",
     "native_memory",
     "native_size",
     "native_values",

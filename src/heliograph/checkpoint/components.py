@@ -16,6 +16,7 @@ from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 
 from heliograph.checkpoint.folder import INDEX_FILE, ModelFolder, first_line, read_json
+from heliograph.checkpoint.lora import adapted_table
 from heliograph.checkpoint.tensors import tensor_table
 from heliograph.checkpoint.weights import Place, load_weights
 from heliograph.errors import CheckpointError
@@ -41,13 +42,13 @@ def load_transformer(folder: ModelFolder, dtype: torch.dtype, device: Place) -> 
     """
     from heliograph.model.transformer import HeliosTransformer3DModel  # noqa: PLC0415
 
-    weights = folder.part("transformer")
+    source = folder.part("transformer") / "config.json"
     given = folder.transformer_config.items()
     config = {key: tuple(value) if isinstance(value, list) else value for key, value in given}
-    _check_options(weights / "config.json", config, HeliosTransformer3DModel)
-    with _building(weights / "config.json"):
+    _check_options(source, config, HeliosTransformer3DModel)
+    with _building(source):
         model = cast("HeliosTransformer3DModel", HeliosTransformer3DModel.from_config(config))
-    load_weights(model, weights, dtype, device)
+    load_weights(model, adapted_table(folder), dtype, device)
     return model
 
 

@@ -3,7 +3,8 @@
 import re
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import metadata, resources
 from pathlib import Path
 
@@ -103,8 +104,15 @@ def _patterns() -> list[str]:
 
 def _download(name: str) -> Path:
     """Fetch the components that inference needs; what is there already is kept."""
-    try:
+    with explained(name, _accepted()):
         return _checked_folder(Path(snapshot_download(name, allow_patterns=_patterns())))
+
+
+@contextmanager
+def explained(name: str, accepted: str) -> Iterator[None]:
+    """Say in a CheckpointError why the hub does not give `name`; `accepted` is what else could be given."""
+    try:
+        yield
     except GatedRepoError as error:
         raise CheckpointError(
             f"{name} is open only to those its owners let in: ask on https://huggingface.co/{name}, "
@@ -112,12 +120,12 @@ def _download(name: str) -> Path:
         ) from error
     except (RepositoryNotFoundError, HFValidationError) as error:
         raise CheckpointError(
-            f"there is no folder {name}, and the hub has no model of that name that you may see: {_accepted()}"
+            f"there is no folder {name}, and the hub has no model of that name that you may see: {accepted}"
         ) from error
     except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
         raise CheckpointError(
             f"there is no folder {name}, the hub model of that name is not completely downloaded, and the hub cannot "
-            f"be reached; connect to the network, or use {TINY!r} or a folder"
+            f"be reached; connect to the network, or {accepted}"
         ) from error
     except (HfHubHTTPError, HTTPError, OSError) as error:
         raise CheckpointError(

@@ -2,10 +2,11 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from heliograph.checkpoint.addition import Additions
 from heliograph.errors import CheckpointError
 
 INDEX_FILE = "model_index.json"
@@ -43,6 +44,8 @@ class ModelIndex:
 class ModelFolder:
     """A model on this machine: where it is and what its configuration files say. No weight has been read.
 
+    `additions` is what adapters add to the transformer's tensors.
+
     `is_random` says that its weights were never trained: it runs, and what it makes is noise. Whoever shows results of
     such a model says so.
     """
@@ -52,6 +55,7 @@ class ModelFolder:
     scheduler_config: Mapping[str, Any]
     transformer_config: Mapping[str, Any]
     is_random: bool
+    additions: Additions = field(default_factory=dict, compare=False, repr=False)
 
     def part(self, name: str) -> Path:
         """Folder of one component, for example `vae`.

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
 
+from heliograph.checkpoint.addition import Addition, folded
 from heliograph.checkpoint.folder import first_line, read_json
 from heliograph.errors import CheckpointError
 
@@ -24,11 +25,16 @@ DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF1
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """One stored tensor, as the header of its file describes it."""
+    """One stored tensor, as the header of its file describes it, and what adapters add to it."""
 
     shape: tuple[int, ...]
     dtype: torch.dtype
     file: Path
+    additions: tuple[Addition, ...] = field(default=(), compare=False, repr=False)
+
+    def read(self, shard: safe_open, name: str) -> torch.Tensor:
+        """The tensor from its file, which is open as `shard`, in the dtype it is stored in."""
+        return folded(shard.get_tensor(name), self.additions)
 
 
 def tensor_table(folder: Path) -> dict[str, TensorInfo]:
@@ -55,7 +61,7 @@ def _sharded_table(index: Path) -> dict[str, TensorInfo]:
         table |= _header(index.parent / file)
     strays = sorted(name for name in weight_map.keys() | table.keys() if not _agrees(name, weight_map, table))
     if strays:
-        raise CheckpointError(f"{index} and the files it names disagree about {_listed(strays)}; download them again")
+        raise CheckpointError(f"{index} and the files it names disagree about {listed(strays)}; download them again")
     return table
 
 
@@ -121,11 +127,11 @@ def check_tensors(table: Mapping[str, TensorInfo], expected: Mapping[str, tuple[
     missing = sorted(expected.keys() - table.keys())
     unexpected = sorted(table.keys() - expected.keys())
     wrong = sorted(name for name in expected.keys() & table.keys() if table[name].shape != tuple(expected[name]))
-    faults = [f"missing: {_listed(missing)}"] if missing else []
-    faults += [f"not part of the model: {_listed(unexpected)}"] if unexpected else []
+    faults = [f"missing: {listed(missing)}"] if missing else []
+    faults += [f"not part of the model: {listed(unexpected)}"] if unexpected else []
     if wrong:
         shapes = [f"{name} {list(table[name].shape)} instead of {list(expected[name])}" for name in wrong]
-        faults.append(f"of another shape: {_listed(shapes)}")
+        faults.append(f"of another shape: {listed(shapes)}")
     if faults:
         where = next(iter(table.values())).file.parent if table else "the checkpoint"
         raise CheckpointError(
@@ -134,6 +140,7 @@ def check_tensors(table: Mapping[str, TensorInfo], expected: Mapping[str, tuple[
         )
 
 
-def _listed(names: list[str]) -> str:
+def listed(names: list[str]) -> str:
+    """The first names of a list, and how many more there are."""
     rest = len(names) - NAMES_LISTED
     return ", ".join(names[:NAMES_LISTED]) + (f" and {rest} more" if rest > 0 else "")

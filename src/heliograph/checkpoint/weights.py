@@ -18,7 +18,7 @@ Place = torch.device | Callable[[str], torch.device]
 
 def load_weights(
     module: nn.Module,
-    folder: Path,
+    source: Path | Mapping[str, TensorInfo],
     dtype: torch.dtype,
     device: Place,
     keep_in_fp32: Collection[str] = FP32_COMPONENTS,
@@ -30,7 +30,7 @@ def load_weights(
 
     Args:
         module: parameters on the meta device; buffers that are not stored must hold their values already.
-        folder: the component's folder.
+        source: the component's folder, or the table of the tensors in it.
         dtype: what the weights are cast to.
         device: where they go; what is placed on `meta` is checked but not read.
         keep_in_fp32: name components whose tensors are float32 whatever `dtype` is.
@@ -38,13 +38,13 @@ def load_weights(
     Raises:
         CheckpointError: a file is missing or damaged, or the tensors are not those of the module.
     """
-    table = tensor_table(folder)
+    table = tensor_table(source) if isinstance(source, Path) else source
     check_tensors(table, _expected_shapes(module, table))
     place = device if callable(device) else lambda _: device
     fill_module(module, table, dtype, place, keep_in_fp32)
     _move_buffers(module, place, table)
     left = [name for name, tensor in _tensors(module) if tensor.is_meta and place(name).type != "meta"]
-    assert not left, f"still without memory after loading {folder}: {left}"
+    assert not left, f"still without memory after loading: {left}"
     module.eval()
 
 
@@ -63,7 +63,7 @@ def fill_module(
         if place(name).type == "meta":
             return torch.empty(table[name].shape, dtype=target, device="meta")
         # A copy even where nothing changes: a view would keep the whole file mapped for as long as the model lives.
-        return shard.get_tensor(name).to(device=place(name), dtype=target, copy=True)
+        return table[name].read(shard, name).to(device=place(name), dtype=target, copy=True)
 
     for file in sorted({info.file for name, info in table.items() if name.startswith(prefix)}):
         with opened(file, "pt") as shard:

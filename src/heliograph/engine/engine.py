@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from heliograph.checkpoint import ModelFolder, native_memory, native_size, native_values, tensor_table
+from heliograph.checkpoint import ModelFolder, digest_additions, native_memory, native_size, native_values, tensor_table
 from heliograph.config import EXACT, MemoryConfig, SamplerConfig, SpeedConfig
 from heliograph.engine.decoders import choose_decoder
 from heliograph.engine.machine import free_bytes
@@ -124,7 +124,7 @@ def native_sampler(folder: ModelFolder) -> SamplerConfig:
 
 
 def fingerprint(folder: ModelFolder) -> str:
-    """A digest that tells models apart: configurations, tensor tables, and samples of the weights' bytes.
+    """A digest that tells models apart: configurations, tensor tables, samples of the weights' bytes, and adapters.
 
     Reads 16 pieces of 4 KiB of each weight file, so it costs the same for a model of any size.
     """
@@ -136,6 +136,7 @@ def fingerprint(folder: ModelFolder) -> str:
         digest.update(repr(sorted((name, info.shape, str(info.dtype)) for name, info in table.items())).encode())
         for file in sorted({info.file for info in table.values()}):
             _sample(file, digest)
+    digest_additions(folder.additions, digest)
     return digest.hexdigest()
 
 

@@ -18,7 +18,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor, nn
 
-from heliograph.checkpoint import ModelFolder, TensorInfo, tensor_table
+from heliograph.checkpoint import ModelFolder, TensorInfo, adapted_table
 from heliograph.checkpoint.tensors import opened
 from heliograph.engine.plan import BLOCKS_IN_FLIGHT, Plan
 from heliograph.model.transformer import HeliosTransformer3DModel
@@ -130,7 +130,7 @@ class FileStore:
     ) -> None:
         """`names` are the blocks' names in the checkpoint."""
         self._names, self._layouts = names, layouts
-        self._table = tensor_table(folder.part("transformer"))
+        self._table = adapted_table(folder)
         size = max(layout.size for layout in layouts)
         self._stretches = [locked(size, device) for _ in range(BLOCKS_IN_FLIGHT)]
         unlock_with(self, self._stretches, device)
@@ -170,7 +170,7 @@ class FileStore:
         for file in sorted({info.file for info in infos.values()}):
             with opened(file, "pt") as shard:
                 for name in (name for name, info in infos.items() if info.file == file):
-                    pieces[name].within(self._stretches[place]).copy_(shard.get_tensor(f"{block}.{name}"))
+                    pieces[name].within(self._stretches[place]).copy_(infos[name].read(shard, f"{block}.{name}"))
 
 
 class BlockStream:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int8
 from torch import Tensor, nn
 
-from heliograph.checkpoint import ModelFolder, fill_module, load_transformer, tensor_table
+from heliograph.checkpoint import ModelFolder, adapted_table, fill_module, load_transformer
 from heliograph.engine.needs import BLOCK_NAME
 from heliograph.engine.plan import Plan
 from heliograph.model.transformer import HeliosTransformer3DModel
@@ -39,7 +39,7 @@ def load_rounded_transformer(
         return torch.device("meta") if BLOCK_NAME.match(name) else device
 
     transformer = load_transformer(folder, plan.dtype, place)
-    table = tensor_table(folder.part("transformer"))
+    table = adapted_table(folder)
     for index, block in enumerate(transformer.blocks):
         fill_module(block, table, plan.dtype, lambda _: device, prefix=f"blocks.{index}.")
         round_block(index, block)

@@ -7,7 +7,7 @@ from typing import cast
 import numpy as np
 from jaxtyping import UInt8
 
-from heliograph.config import EXACT, SpeedConfig, StartNoise
+from heliograph.config import EXACT, Lora, SpeedConfig, StartNoise
 from heliograph.engine.batch import batch_key, next_chunks
 from heliograph.engine.machine import this_machine
 from heliograph.engine.session import Session
@@ -109,7 +109,12 @@ class HeliosMaker:
 
 
 def load_maker(
-    model: str, device: str, dtype: str, threads: int | None = None, speed: SpeedConfig = EXACT
+    model: str,
+    device: str,
+    dtype: str,
+    threads: int | None = None,
+    speed: SpeedConfig = EXACT,
+    loras: Sequence[Lora] = (),
 ) -> HeliosMaker:
     """Load a model and warm it up, in the thread that will own it.
 
@@ -120,7 +125,7 @@ def load_maker(
     Raises:
         UserError: the model cannot be loaded.
     """
-    pipe = HeliosPipeline.from_pretrained(model, device=device, dtype=dtype, speed=speed)
+    pipe = HeliosPipeline.from_pretrained(model, device=device, dtype=dtype, speed=speed, loras=loras)
     planned = pipe.engine.num_threads
     use_threads(threads, planned and min(planned, max(1, this_machine(pipe.folder.path).num_cores - 1)))
     maker = HeliosMaker(pipe, Path(model).name or model)

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from heliograph.options import speed_options, threads_option
+from heliograph.options import lora_option, speed_options, threads_option
 
 DEFAULT_FOLDER = Path.home() / ".heliograph" / "studio"
 
@@ -16,6 +16,7 @@ DEFAULT_FOLDER = Path.home() / ".heliograph" / "studio"
 @click.option("--model", default="tiny", show_default=True, help="tiny, a folder, or a hub id.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
 @click.option("--dtype", default="auto", show_default=True, help="auto, float32, bfloat16 or float16.")
+@lora_option
 @speed_options
 @click.option(
     "--data-dir", type=click.Path(path_type=Path), help=f"Where everything is kept.  [default: {DEFAULT_FOLDER}]"
@@ -43,7 +44,7 @@ def serve(model: str, device: str, dtype: str, data_dir: Path | None, **options:
     def load() -> Any:
         from heliograph.serve.helios import load_maker  # noqa: PLC0415 - loads torch
 
-        return load_maker(model, device, dtype, options["threads"], options["speed"])
+        return load_maker(model, device, dtype, options["threads"], options["speed"], options["loras"])
 
     limits = Limits(
         max_jobs=options["max_jobs"],

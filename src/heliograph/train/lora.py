@@ -11,6 +11,7 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from heliograph.checkpoint import low_rank_product
 from heliograph.model.transformer import HeliosTransformer3DModel
 from heliograph.train.adapter import AdapterConfig, add_adapter, linear_names
 
@@ -74,8 +75,8 @@ def adapted_layers(network: nn.Module, name: str) -> Iterator[tuple[str, LoraLay
 @torch.no_grad()
 def adapter_delta(layer: LoraLayer, name: str) -> Float[Tensor, "..."]:
     """What adapter `name` adds to the layer's weight, float32, in its shape; linear layers and convolutions alike."""
-    a, b = (whole_tensor(part[name].get_parameter("weight")).float() for part in (layer.lora_A, layer.lora_B))
-    return layer.scaling[name] * (b.flatten(1) @ a.flatten(1)).reshape(b.shape[0], *a.shape[1:])
+    down, up = (whole_tensor(part[name].get_parameter("weight")) for part in (layer.lora_A, layer.lora_B))
+    return layer.scaling[name] * low_rank_product(up, down)
 
 
 @torch.no_grad()

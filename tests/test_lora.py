@@ -58,6 +58,9 @@ def library_file(model: HeliosTransformer3DModel, file: Path, **metadata: object
     for seed, layer in enumerate(targets):
         names = (f"transformer.{layer}.lora_{matrix}.weight" for matrix in "AB")
         tensors |= dict(zip(names, pair(model, layer, 2 * seed), strict=True))
+    if metadata.get("lora_bias"):
+        ups = {name: up for name, up in tensors.items() if name.endswith(".lora_B.weight")}
+        tensors |= {name.replace(".weight", ".bias"): draw(len(up), seed=len(up)) for name, up in ups.items()}
     config = {f"transformer.{key}": value for key, value in metadata.items()}
     config |= {"transformer.target_modules": targets} if metadata else {}
     save_file(tensors, file, {"format": "pt", **({"lora_adapter_metadata": json.dumps(config)} if config else {})})
@@ -107,6 +110,7 @@ FILES: dict[str, Callable[[HeliosTransformer3DModel, Path], Path]] = {
     "library-patterns": lambda model, file: library_file(
         model, file, r=RANK, lora_alpha=RANK, alpha_pattern={"to_q": 1, "blocks.1.attn1.to_k": 12}
     ),
+    "library-biases": lambda model, file: library_file(model, file, r=RANK, lora_alpha=10, lora_bias=True),
     "original": original_file,
     "musubi": musubi_file,
 }

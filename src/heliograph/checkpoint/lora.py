@@ -92,13 +92,14 @@ def _additions(lora: Lora) -> Iterator[tuple[str, Addition]]:
         )
     for layer in layers:
         up, down, bias = (tensors.get(layer + end) for end in (UP, DOWN, BIAS))
-        name = layer.removeprefix(PREFIX)
+        name, weight = layer.removeprefix(PREFIX), lora.strength
         if up is not None and down is not None and up.shape[1:2] == down.shape[:1]:
-            yield f"{name}.weight", Addition(up, down, lora.strength * _scale(metadata, name, len(down)))
+            weight *= _scale(metadata, name, len(down))
+            yield f"{name}.weight", Addition(up, down, weight)
         elif up is not None or down is not None:
             raise CheckpointError(f"{lora.source} is damaged: the two matrices of {name} do not belong together")
-        if bias is not None:
-            yield f"{name}.bias", Addition(bias, None, lora.strength)
+        if bias is not None:  # it belongs to the second matrix, and is scaled with it
+            yield f"{name}.bias", Addition(bias, None, weight)
 
 
 def _read(source: str) -> tuple[dict[str, Tensor], dict[str, Any] | None]:

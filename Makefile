@@ -11,7 +11,7 @@ OUT := out
 demo: install
 	@mkdir -p $(OUT)
 	$(BIN)/heliograph generate \
-		"a big red fish swims over a coral reef by day" --seconds 60 --seed 1 --enlarge 4 --output $(OUT)/demo.mp4 --overwrite
+		"a big pink balloon floats to the left over snowy mountains by day" --seconds 60 --enlarge 4 --output $(OUT)/demo.mp4 --overwrite
 
 serve: install
 	$(BIN)/heliograph serve

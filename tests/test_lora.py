@@ -15,7 +15,7 @@ from diffusers.loaders.lora_pipeline import HeliosLoraLoaderMixin
 from huggingface_hub.errors import OfflineModeIsEnabled
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import heliograph.checkpoint.lora
@@ -177,8 +177,6 @@ def test_strengths_add_up_and_none_is_no_adapter(lora: Lora, tiny_folder: Path) 
 def test_layers_that_the_model_lacks_are_named_and_left_out(
     lora: Lora, tiny_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from safetensors.torch import load_file
-
     extra = {f"transformer.blocks.0.attn2.add_k_proj.lora_{matrix}.weight": draw(4, 4, seed=0) for matrix in "AB"}
     save_file(load_file(lora.source) | extra, tmp_path / "more.safetensors")
     folder = open_model(str(tiny_folder))
@@ -270,8 +268,7 @@ def test_what_is_no_adapter_for_this_model_is_refused_in_one_line(
 
 def test_a_folder_stands_for_the_one_adapter_in_it(lora: Lora, tmp_path: Path) -> None:
     assert find_adapter(str(tmp_path)) == Path(lora.source)
-    library_like = tmp_path / "second.safetensors"
-    library_like.write_bytes(Path(lora.source).read_bytes())
+    (tmp_path / "second.safetensors").write_bytes(Path(lora.source).read_bytes())
     with pytest.raises(CheckpointError, match=r"holds second\.safetensors, style\.safetensors; name one"):
         find_adapter(str(tmp_path))
 

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from huggingface_hub import hf_hub_download
 from safetensors import SafetensorError
@@ -25,13 +25,19 @@ from heliograph.checkpoint.tensors import TensorInfo, listed, opened, tensor_tab
 from heliograph.config import Lora
 from heliograph.errors import CheckpointError
 
+if TYPE_CHECKING:
+    from peft import LoraConfig
+
 logger = logging.getLogger(__name__)
 
 DOWN, UP, BIAS = ".lora_A.weight", ".lora_B.weight", ".lora_B.bias"
 """How the library names the two matrices of an adapted layer, and what is added to the layer's bias."""
 
 ACCEPTED = "use a safetensors file, a folder that holds one, or one on the hub as org/name/file.safetensors"
+"""What a message about a bad adapter says could be given."""
+
 HUB_FILE = re.compile(HUB_ID.pattern + r"/.+\.safetensors", re.ASCII)
+"""A file on the hub: a hub id and a path in its repository."""
 
 PREFIX = "transformer."
 """The component that an adapter's tensors belong to."""
@@ -73,8 +79,10 @@ def find_adapter(source: str) -> Path:
         if len(files) != 1:
             raise CheckpointError(f"the folder {path} holds {listed(files) or 'no adapter'}; name one safetensors file")
         return path / files[0]
-    if path.is_file() or not HUB_FILE.fullmatch(source):
+    if path.is_file():
         return path
+    if not HUB_FILE.fullmatch(source):
+        raise CheckpointError(f"there is no adapter {source}: {ACCEPTED}")
     owner, name, file = source.split("/", 2)
     with explained(source, ACCEPTED):
         return Path(hf_hub_download(f"{owner}/{name}", file))
@@ -83,6 +91,7 @@ def find_adapter(source: str) -> Path:
 def _additions(lora: Lora) -> Iterator[tuple[str, Addition]]:
     """Names of the transformer's tensors, and what the adapter adds to each."""
     tensors, metadata = _read(lora.source)
+    config = _training_config(metadata) if metadata else None
     strays = [name for name in tensors if not name.startswith(PREFIX) or not name.endswith((DOWN, UP, BIAS))]
     layers = sorted({name.removesuffix(end) for name in tensors for end in (DOWN, UP, BIAS) if name.endswith(end)})
     if strays or not layers:
@@ -94,7 +103,7 @@ def _additions(lora: Lora) -> Iterator[tuple[str, Addition]]:
         up, down, bias = (tensors.get(layer + end) for end in (UP, DOWN, BIAS))
         name, weight = layer.removeprefix(PREFIX), lora.strength
         if up is not None and down is not None and up.shape[1:2] == down.shape[:1]:
-            weight *= _scale(metadata, name, len(down))
+            weight *= _scale(config, name, len(down))
             yield f"{name}.weight", Addition(up, down, weight)
         elif up is not None or down is not None:
             raise CheckpointError(f"{lora.source} is damaged: the two matrices of {name} do not belong together")
@@ -107,8 +116,6 @@ def _read(source: str) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
     from diffusers.loaders.lora_pipeline import HeliosLoraLoaderMixin  # noqa: PLC0415 - slow to import
 
     file = find_adapter(source)
-    if not file.is_file():
-        raise CheckpointError(f"there is no adapter {source}: {ACCEPTED}")
     with opened(file, "np") as stored:
         if any("dora_scale" in name for name in stored.keys()):  # noqa: SIM118 - not a dict
             raise CheckpointError(f"{source} is a DoRA, which scales whole weights; only plain LoRA can be added")
@@ -119,16 +126,20 @@ def _read(source: str) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
         raise CheckpointError(f"the adapter {source} cannot be read ({first_line(error)}): {ACCEPTED}") from error
 
 
-def _scale(metadata: Mapping[str, Any] | None, layer: str, rank: int) -> float:
-    """alpha/rank, or alpha/√rank where the adapter was trained so; 1 in files that do not say."""
-    if not metadata:
-        return 1.0
+def _training_config(metadata: Mapping[str, Any]) -> "LoraConfig":
+    """The configuration that the adapter was trained with."""
     from peft import LoraConfig  # noqa: PLC0415 - slow to import
-    from peft.utils.other import get_pattern_key  # noqa: PLC0415
 
-    known = LoraConfig.__dataclass_fields__
     given = {key.removeprefix(PREFIX): value for key, value in metadata.items()}
-    config = LoraConfig(**{key: value for key, value in given.items() if key in known})
+    return LoraConfig(**{key: value for key, value in given.items() if key in LoraConfig.__dataclass_fields__})
+
+
+def _scale(config: "LoraConfig | None", layer: str, rank: int) -> float:
+    """alpha/rank, or alpha/√rank where the adapter was trained so; 1 in files that do not say."""
+    if config is None:
+        return 1.0
+    from peft.utils.other import get_pattern_key  # noqa: PLC0415 - slow to import
+
     patterns: Mapping[str, float] = config.alpha_pattern or {}
     alpha = patterns.get(get_pattern_key(list(patterns), layer), config.lora_alpha)
     return alpha / (math.sqrt(rank) if config.use_rslora else rank)

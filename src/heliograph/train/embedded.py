@@ -144,6 +144,15 @@ Half of the examples are shown 18 or all 19 frames of their past, a quarter of t
 is a fifth, and a tenth of them.
 """
 
+EVEN = replace(
+    WHOLE,
+    name="embedded-even",
+    stage=replace(WHOLE.stage, past=PastConfig(StartMix(0.08, 0.07, 0.2), Corruption(0.55, 0.07, 0.2))),
+    loop=replace(WHOLE.loop, max_steps=3000, seed=61),
+    selection=Selection(still_share=0.1, opening_share=0.25, change_share=0.15),
+)
+"""Stage 2 in one run on a GPU that is at hand for minutes: half `embedded-whole`, half `embedded-continue`."""
+
 WIDEN = replace(
     WHOLE,
     name="embedded-widen",
@@ -195,6 +204,7 @@ EMBEDDED = (
     SETTLE,
     WHOLE,
     CONTINUE,
+    EVEN,
     WIDEN,
     ODE,
     replace(GAN, name="embedded-dmd", stage=replace(GAN_STAGE, gan=None)),

@@ -44,6 +44,11 @@ class Bench:
         """The model at one step a level, not approximated; made when it is first asked for."""
         return random_subject(self.shape, str(self.device), torch.bfloat16, Asked(ONE))
 
+    @cached_property
+    def compiled_theirs(self) -> tuple[str, MakeTheirs]:
+        """Diffusers over the same weights, compiled, and what it is called."""
+        return f"diffusers compiled {self.compiling}", MakeTheirs(self.exact, self.compiling)
+
     @property
     def seconds_left(self) -> float:
         """Until the session has to end."""

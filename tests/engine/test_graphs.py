@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -72,6 +73,46 @@ class PoisonedCapture:
             out.copy_(_run_and_poison(run))
 
         return replay, out
+
+
+class Read(TorchDispatchMode):
+    """Notes, without holding it, all memory that is read while it is on and was there before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.memory: dict[int, StorageWeakRef] = {}
+        self._made: list[Tensor] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        own = {t.untyped_storage().data_ptr() for t in self._made}
+        for tensor in tree_leaves((args, kwargs)):
+            if isinstance(tensor, Tensor) and (place := tensor.untyped_storage().data_ptr()) not in own:
+                self.memory.setdefault(place, StorageWeakRef(tensor.untyped_storage()))
+        known = own | set(self.memory)
+        self._made += [
+            t for t in tree_leaves(out) if isinstance(t, Tensor) and t.untyped_storage().data_ptr() not in known
+        ]
+        return out
+
+
+class DroppedCapture:
+    """Holds nothing of what it records but the result, as a graph on a GPU, and knows what memory that graph reads."""
+
+    def __init__(self) -> None:
+        self.reads: list[Read] = []
+
+    def __call__(self, run: Callable[[], Tensor]) -> tuple[Replay, Tensor]:
+        run()
+        self.reads.append(Read())
+        with self.reads[-1]:
+            out = run()
+        return lambda: None, out
+
+    def all_there(self) -> bool:
+        """Whether none of the memory that was read is free."""
+        gc.collect()
+        return not any(storage.expired() for read in self.reads for storage in read.memory.values())
 
 
 def _run_and_poison(run: Callable[[], Tensor]) -> Tensor:
@@ -251,3 +292,19 @@ def test_recording_for_one_prompt_keeps_the_rows_of_another() -> None:
         x, (one, other) = wave((1, 16, 9, size, size), 0.2 + which), prompts[which]
         want = plain(x, 500.0, Condition(one, contexts[0]))
         assert torch.equal(graphed(x, 500.0, Condition(other, contexts[1])), want)
+
+
+@pytest.mark.parametrize("reuse", ["off", "level", "chunk"])
+@torch.no_grad()
+def test_what_a_recording_reads_is_there_as_long_as_it_is(reuse: HistoryReuse) -> None:
+    capture = DroppedCapture()
+    graphed = TransformerDenoiser(small_transformer(), history_reuse=reuse)
+    graphed.run = GraphedTransformer(graphed.transformer, capture, lambda *_: True)
+    for seed in range(2):
+        condition = Condition(graphed.prompt(TEXTS[seed]), graphed.context(tiers(seed)))
+        for side in (2, 4, 8):
+            for timestep in (900.0, 500.0):
+                graphed(wave((1, 16, 9, side, side), 0.3), timestep, condition)
+        del condition  # prompts and chunks go, recordings stay
+    assert len(capture.reads) >= 3 and min(len(read.memory) for read in capture.reads) > 10
+    assert capture.all_there()

@@ -88,6 +88,7 @@ class Recording:
 
     x: Tensor
     row: object
+    memos: Memos
     prompt: Place
     chunk: Place
     shelf: Shelf | None
@@ -149,7 +150,7 @@ class GraphedTransformer:
             return self.transformer(kept, ANY_TIMESTEP, text, tiers, own)
 
         replay, out = self._capture(run)
-        return Recording(kept, row, prompt, chunk, shelf, replay, out, self._pays(run, replay))
+        return Recording(kept, row, own, prompt, chunk, shelf, replay, out, self._pays(run, replay))
 
     def _warm_up(
         self, x: Tensor, timestep: float, text: Tensor, tiers: Tiers | None, memos: Memos, noted: Noted | None

@@ -10,7 +10,7 @@ import pytest
 from heliograph.data.diorama.record import LIVES_IN, is_heldout
 from heliograph.data.diorama.render import render
 from heliograph.embedded.checking import DAMAGES, check_checkers
-from heliograph.embedded.endurance import KEPT, METRICS, PROPERTIES, measured, summed_up
+from heliograph.embedded.endurance import KEPT, METRICS, NUM_MOMENTS, PROPERTIES, measured, moments, summed_up
 from heliograph.embedded.evidence import write_evidence
 from heliograph.embedded.levels import PASTS
 from heliograph.embedded.mix import mixed_record
@@ -34,9 +34,25 @@ def checked() -> dict:
 
 def test_a_true_clip_keeps_what_it_shows_and_has_no_seams_or_faults(clip):
     found = measured(clip, RECORD, Reader())
-    assert found["kept"] == dict.fromkeys(KEPT, (True, True))
+    assert found["kept"] == dict.fromkeys(KEPT, (True,) * NUM_MOMENTS)
     assert found["metrics"]["frozen"] == 0 and found["metrics"]["scene cuts"] == 0
     assert 0.8 < found["metrics"]["picture seam"] < 1.25
+
+
+def test_glances_at_a_video_begin_with_it_and_end_with_it():
+    firsts = moments(4323)
+    assert firsts[0] == 0 and firsts[-1] == 4323 - 96 and len(firsts) == NUM_MOMENTS
+    assert 0 <= max(np.diff(firsts)) - min(np.diff(firsts)) <= 1
+    assert set(moments(50)) == {0}, "a video that is shorter than a glance is read as a whole"
+
+
+def test_kept_shares_are_of_videos_for_each_moment_and_of_moments_for_each_video(clip):
+    video = measured(clip, RECORD, Reader())
+    never = video | {"kept": video["kept"] | {"kind": (False,) * NUM_MOMENTS}}
+    half = video | {"kept": video["kept"] | {"kind": (True, False) * (NUM_MOMENTS // 2)}}
+    side = summed_up([video, never, half])
+    assert side["kept_by_video"]["kind"] == [1, 0, 0.5] and side["kept_by_video"]["scene"] == [1, 1, 1]
+    assert side["kept"]["kind"] == pytest.approx([2 / 3, 1 / 3] * (NUM_MOMENTS // 2))
 
 
 def test_a_clip_that_darkens_and_changes_its_colour_is_seen_to(clip):
@@ -44,7 +60,7 @@ def test_a_clip_that_darkens_and_changes_its_colour_is_seen_to(clip):
     faded[-96:] = faded[-96:, :, :, ::-1]
     still, found = (measured(frames, RECORD, Reader()) for frames in (clip, faded))
     assert found["metrics"]["brightness drift"] > still["metrics"]["brightness drift"] + 10
-    assert not found["kept"]["colour"][1]
+    assert not found["kept"]["colour"][-1]
 
 
 def test_a_change_of_colour_is_to_another_combination_that_training_knew():
@@ -104,6 +120,7 @@ def test_the_page_shows_every_stored_result(clip, checked, tmp_path: Path):
     assert "| after ODE, 2,2,2 | 75 % [30, 95] |" in page
     assert "75 % [30, 95]" in page and "c0ffee" in page and "| 64 px | clean | 1 |" in page
     assert all((folder / f"drift-{name}.svg").read_text().startswith("<svg xmlns") for name in PROPERTIES)
+    assert "| kind | 100 % | 100.0 % [100.0, 100.0] | 100 % | 100 % | 100.0 % [100.0, 100.0] | 100 % |" in page
     assert page.count("| 0.0125 [0.01, 0.02] ") == 4 * 6
     assert set(json.loads((folder / "bars.json").read_text())) == {"endurance", "steering", "levels"}
 

@@ -32,7 +32,7 @@ class ArmPlan:
 
 
 def measure_arm(pipeline: HeliosPipeline, plan: ArmPlan, tell: Callable[[str], None] = print) -> dict[str, Any]:
-    """Every metric of each long video, what its ends show as asked, and the shares of short videos that are right."""
+    """Every metric of each long video, what its moments show as asked, and shares of short videos that are right."""
     reader, rows, making = Reader(), [], 0.0
     for number, prompt in enumerate(heldout_prompts(plan.num_videos)):
         session = pipeline.session(prompt.text, seed=number, steps=plan.steps, guidance_scale=plan.guidance_scale)

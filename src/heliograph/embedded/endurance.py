@@ -34,13 +34,16 @@ METRICS = (
 """Metrics of a long video, by their names in the catalogue."""
 
 GLANCE_FRAMES = 4 * FPS
-"""What is read back of each end of a video."""
+"""What is read back of a video at a time."""
+
+NUM_MOMENTS = 16
+"""How often it is read back, evenly from its first glance to its last: one glance at an end may meet a subject away."""
 
 NUM_LOOKS = 12
 """Of how many videos frames are kept to look at."""
 
 KEPT = ("scene", "time", "kind", "colour")
-"""Attributes that must be the same at both ends."""
+"""Attributes that must be the same from end to end."""
 
 
 @dataclass(frozen=True)
@@ -78,27 +81,42 @@ def endurance(
 
 
 def measured(frames: Frames, record: Record, reader: Reader) -> dict[str, Any]:
-    """Every metric of one video, its curves over time, and which attributes each end shows as asked."""
+    """Every metric of one video, its curves over time, and which attributes each moment shows as asked."""
     chunks = range(0, len(frames), CHUNK_FRAMES)
     reach = lookback(SERIES)
     pieces = [(frames[max(0, first - reach) : first + CHUNK_FRAMES], min(first, reach)) for first in chunks]
     read = read_series(pieces, SERIES)
-    ends = [reader.check(part, record) for part in (frames[:GLANCE_FRAMES], frames[-GLANCE_FRAMES:])]
+    seen = [reader.check(frames[first : first + GLANCE_FRAMES], record) for first in moments(len(frames))]
     return {
         "metrics": {name: BY_NAME[name].score(read, CHUNK_FRAMES) for name in METRICS},
         "curves": {name: [round(value, 3) for value in curve(read[name])] for name in PROPERTIES},
-        "kept": {name: (ends[0][name], ends[1][name]) for name in KEPT},
+        "kept": {name: tuple(moment[name] for moment in seen) for name in KEPT},
     }
 
 
+def moments(num_frames: int) -> list[int]:
+    """The first frames of the glances at a video, the first at its beginning and the last at its end."""
+    return np.linspace(0, max(0, num_frames - GLANCE_FRAMES), NUM_MOMENTS).astype(int).tolist()
+
+
 def summed_up(videos: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Means with their 95 % bootstrap intervals, curves as they are, and shares of videos with each attribute right."""
+    """Means with their 95 % bootstrap intervals, curves as they are, and how attributes were kept.
+
+    `kept` has for each attribute the share of videos in which each moment shows what was asked, in time's order, and
+    `kept_by_video` the share of moments of each video.
+    """
     metrics: dict[str, Any] = {}
     for name in METRICS:
         found = interval([video["metrics"][name] for video in videos])
         metrics[name] = {"mean": found.mean, "low": found.low, "high": found.high}
-    kept = {name: [sum(video["kept"][name][end] for video in videos) / len(videos) for end in (0, 1)] for name in KEPT}
-    return {"num": len(videos), "metrics": metrics, "kept": kept, "curves": [video["curves"] for video in videos]}
+    seen = {name: np.array([video["kept"][name] for video in videos], dtype=float) for name in KEPT}
+    return {
+        "num": len(videos),
+        "metrics": metrics,
+        "kept": {name: rows.mean(axis=0).tolist() for name, rows in seen.items()},
+        "kept_by_video": {name: rows.mean(axis=1).tolist() for name, rows in seen.items()},
+        "curves": [video["curves"] for video in videos],
+    }
 
 
 def _true_chunks(record: Record, num_chunks: int, height: int, width: int) -> Iterator[Frames]:

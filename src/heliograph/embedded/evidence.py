@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from heliograph.embedded.endurance import PROPERTIES
+from heliograph.embedded.endurance import GLANCE_FRAMES, PROPERTIES
 from heliograph.embedded.evidence_arms import sections as arms_sections
 from heliograph.embedded.evidence_quality import section
 from heliograph.embedded.levels import PASTS
@@ -26,6 +26,8 @@ from heliograph.embedded.steering import STAYS
 from heliograph.errors import UserError
 from heliograph.evaluate.drift import CURVE_POINTS, scattered_drift
 from heliograph.evaluate.plots import curve_plot, number
+from heliograph.evaluate.statistics import interval
+from heliograph.shapes import FPS
 
 Results = Mapping[str, Any]
 
@@ -64,6 +66,11 @@ a property of the last 15 % lies from that of the first 15 %, in levels of 255; 
 SCATTER = """How much of that is the picture's usual coming and going: the drift to expect of the same stretches of
 {seconds:.0f} s in random order (`heliograph.evaluate.drift.scattered_drift`), mean over videos. What is not above it
 goes nowhere: the two ends differ as any two parts of the video do.
+"""
+
+KEPT_TEXT = """Shares of videos that show what was asked, read back from {seconds} s at a time: at the beginning, at
+{num} moments evenly over the whole length (with 95 % intervals over videos), and at the end. A subject that is away
+counts as missing.
 """
 
 LEVELS = """## What the past tells each level
@@ -156,21 +163,28 @@ def _endurance(found: Results, folder: Path) -> list[str]:
         ratio = model[name]["mean"] / world[name]["mean"] if world[name]["mean"] else None
         rows.append([name, figure(model[name]), figure(world[name]), "–" if ratio is None else f"{ratio:.2f}"])
     kept = [
-        [name, *(_share(share) for side in ("model", "world") for share in found[side]["kept"][name])]
+        [name, *(cell for side in ("model", "world") for cell in _held(found[side], name))]
         for name in found["model"]["kept"]
     ]
     lines = [ENDURANCE.format(num=found["model"]["num"], minutes=found["seconds"] / 60)]
     lines += [_about(found), *table(["", "model", "true clips", "ratio"], rows)]
     lines += [SCATTER.format(seconds=found["seconds"] / CURVE_POINTS)]
     lines += table(["drift", "model", "at random", "true clips", "at random"], _scatter(found))
-    lines += ["Shares of videos whose first and last four seconds show what was asked:", ""]
-    lines += table(["", "model, first", "model, last", "true, first", "true, last"], kept)
+    lines += [KEPT_TEXT.format(seconds=GLANCE_FRAMES // FPS, num=len(next(iter(found["model"]["kept"].values()))))]
+    lines += table(["", *(f"{side}, {when}" for side in ("model", "true") for when in ("first", "all", "last"))], kept)
     lines += _picture(folder / "film.png", "each long video over its length", folder)
     for name in PROPERTIES:
         curves = [[each[name] for each in found[side]["curves"]] for side in ("model", "world")]
         (folder / f"drift-{name}.svg").write_text(_standalone(curve_plot(name, curves)), encoding="utf-8")
     plots = " ".join(f"![{name} over time](evidence/drift-{name}.svg)" for name in PROPERTIES)
     return [*lines, f"Over time, the model blue, true clips orange: {', '.join(PROPERTIES)}.", "", plots, ""]
+
+
+def _held(side: Results, name: str) -> tuple[str, str, str]:
+    """How often an attribute is as asked at the beginning, throughout with its interval over videos, and at the end."""
+    kept, throughout = side["kept"][name], interval(side["kept_by_video"][name])
+    shares = (100 * value for value in (throughout.mean, throughout.low or 0.0, throughout.high or 0.0))
+    return _share(kept[0]), "{:.1f} % [{:.1f}, {:.1f}]".format(*shares), _share(kept[-1])
 
 
 def _scatter(found: Results) -> list[list[str]]:

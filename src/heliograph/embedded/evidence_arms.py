@@ -156,7 +156,7 @@ def _lie_apart(one: Interval | None, other: Interval | None) -> bool:
 
 
 def _kept(arm: Mapping[str, Any]) -> str:
-    ends = [[all(row[end] for row in rows) for rows in zip(*arm["kept"].values(), strict=True)] for end in (0, 1)]
+    ends = [[all(row[end] for row in rows) for rows in zip(*arm["kept"].values(), strict=True)] for end in (0, -1)]
     return ", ".join(f"{sum(end)} of {len(end)}" for end in ends)
 
 

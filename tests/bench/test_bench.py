@@ -18,6 +18,7 @@ from heliograph.bench.theirs import MakeTheirs
 from heliograph.config import SpeedConfig
 from heliograph.errors import UserError
 from heliograph.tiny import write_random_tiny
+from heliograph.vae import LatentCodec
 
 CPU = torch.device("cpu")
 
@@ -76,6 +77,22 @@ def test_both_engines_ask_the_network_equally_often_on_the_same_weights(subject:
     assert len(ours.chunks) == len(run.chunks) == 3
     pointers = [p.data_ptr() for p in subject.transformer.parameters()]
     assert sorted(pointers) == sorted(p.data_ptr() for p in theirs.transformer.parameters())
+
+
+class OutOfRange:
+    """A decoder whose half precision overflows."""
+
+    def decode(self, z: torch.Tensor) -> torch.Tensor:
+        return torch.full((1, 3, 33, 8 * z.shape[-2], 8 * z.shape[-1]), torch.inf)
+
+
+def test_a_run_whose_decoding_fell_back_is_made_again(fast_folder: Path) -> None:
+    subject = stored_subject(str(fast_folder), "cpu", "float32", Asked((1, 1, 1)))
+    codec = LatentCodec(subject.engine.codec.autoencoder, OutOfRange())
+    subject = replace(subject, engine=replace(subject.engine, codec=codec))
+    run = timed(make_ours, subject, 2)
+    assert codec.decoder is None and len(run.chunks) == 2
+    assert run.num_calls == 6 + 3, "only the second run counts"
 
 
 def test_guidance_is_weighed_by_both_engines(guided_model: Path) -> None:

@@ -170,6 +170,14 @@ def test_a_request_can_be_checked_without_torch() -> None:
     assert HEAVY.isdisjoint(done.stdout.split())
 
 
+def test_an_engine_is_loaded_without_the_library_s_autoencoders() -> None:
+    code = "import sys, heliograph.engine.engine; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert "diffusers.models.modeling_utils" in loaded
+    assert "diffusers.models.autoencoders" not in loaded, "half a second more than a start from text needs"
+
+
 def test_the_import_graph_has_no_cycles() -> None:
     ahead = {module: set(targets) for module, targets in arrows().items()}
     while free := {module for module, targets in ahead.items() if not targets}:

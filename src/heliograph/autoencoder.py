@@ -8,17 +8,20 @@ this class's border, and latents are those of the model (normalised: mean 0, dev
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from diffusers.models.modeling_utils import ModelMixin
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from heliograph.shapes import FRAME_STRIDE
+
+if TYPE_CHECKING:
+    from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
 LATENT_BOUND = 3.0
 """Latents are softly held inside ± this before decoding."""
@@ -31,7 +34,15 @@ SPACE_STAGES = 3
 class Encoded:
     """What `encode` returns, under the library's name."""
 
-    latent_dist: DiagonalGaussianDistribution
+    latent_dist: "DiagonalGaussianDistribution"
+
+    @classmethod
+    def certain(cls, z: Float[Tensor, "b c t h w"]) -> "Encoded":
+        """Latents as a distribution that has no width."""
+        # Importing it imports every network of the library, half a second that nothing made from text alone needs.
+        from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution  # noqa: PLC0415
+
+        return cls(DiagonalGaussianDistribution(torch.cat([z, torch.zeros_like(z)], dim=1), deterministic=True))
 
 
 @dataclass(frozen=True)
@@ -119,7 +130,7 @@ class FastAutoencoder(ModelMixin, ConfigMixin):
         frames = rearrange(x / 2 + 0.5, "b c f h w -> b f c h w")
         first = frames[:, :1].expand(-1, -frames.shape[1] % FRAME_STRIDE, -1, -1, -1)
         z = rearrange(_run(self.encoder, torch.cat([first, frames], dim=1)), "b t c h w -> b c t h w")
-        return Encoded(DiagonalGaussianDistribution(torch.cat([z, torch.zeros_like(z)], dim=1), deterministic=True))
+        return Encoded.certain(z)
 
     def decode(self, z: Float[Tensor, "b c t h w"], /) -> Decoded:
         """The 1 + 4·(t − 1) frames of a chunk's latents, in [-1, 1]."""

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from diffusers.models.modeling_utils import ModelMixin
 from einops import rearrange, reduce, repeat
 from jaxtyping import Float
@@ -66,7 +65,7 @@ class LinearAutoencoder(ModelMixin, ConfigMixin):
         x = smaller(x, self.detail)
         first = x[:, :, :1].expand(-1, -1, -x.shape[2] % FRAME_STRIDE, -1, -1)
         z = rearrange((to_patches(torch.cat([first, x], dim=2)) - self.mean) @ self.basis.T, "b t h w c -> b c t h w")
-        return Encoded(DiagonalGaussianDistribution(torch.cat([z, torch.zeros_like(z)], dim=1), deterministic=True))
+        return Encoded.certain(z)
 
     def decode(self, z: Float[Tensor, "b c t h w"], /) -> Decoded:
         """The 1 + 4·(t − 1) frames of a chunk's latents, in [-1, 1]."""

@@ -8,11 +8,10 @@ bits of the TF32 that the released engine multiplies in, keeps 55 dB and more ag
 import math
 from collections.abc import Sequence
 from copy import deepcopy
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
-from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -20,6 +19,9 @@ from torch import Tensor, nn
 from heliograph.kernels.choice import kernels_for
 from heliograph.shapes import CHUNK_LATENTS, FRAME_STRIDE
 from heliograph.transfer import current_device_of
+
+if TYPE_CHECKING:
+    from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 
 PAST_FRAMES = 2
 """Frames before the first that a causal convolution of three frames reads."""
@@ -59,7 +61,7 @@ class Carry:
 class WanDecoder:
     """Decodes as `AutoencoderKLWan.decode` does, with a copy of its decoder's weights in `dtype`, channels-last."""
 
-    def __init__(self, autoencoder: AutoencoderKLWan, dtype: torch.dtype, lengths: Sequence[int]) -> None:
+    def __init__(self, autoencoder: "AutoencoderKLWan", dtype: torch.dtype, lengths: Sequence[int]) -> None:
         """`lengths` are latent frames to a pass, 1 first; the last one is repeated as often as a chunk needs."""
         assert can_walk(autoencoder), "only the decoder of Wan 2.1"
         assert lengths[0] == 1, f"the first pass takes latent frame 0 alone, not {lengths[0]}"
@@ -97,6 +99,8 @@ class WanDecoder:
 
 def can_walk(autoencoder: object) -> bool:
     """Whether this is the autoencoder of Wan 2.1, whose decoder is known here; that of 2.2 has another shape."""
+    from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan  # noqa: PLC0415 - slow to import
+
     if not isinstance(autoencoder, AutoencoderKLWan):
         return False
     config = autoencoder.config

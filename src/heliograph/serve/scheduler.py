@@ -140,8 +140,7 @@ class Scheduler:
             self.maker = maker
             self.on_ready(maker)
         except Exception as error:
-            logger.error("the model could not be loaded: %s", error)
-            self.failure = error
+            self.failure = error  # `serve` ends with it, and is who tells
             self.on_failure()
             return
         self.is_warm = True

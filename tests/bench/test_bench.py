@@ -19,6 +19,7 @@ from heliograph.config import SpeedConfig
 from heliograph.errors import UserError
 from heliograph.tiny import write_random_tiny
 from heliograph.vae import LatentCodec
+from tests.small import OutOfRange
 
 CPU = torch.device("cpu")
 
@@ -77,13 +78,6 @@ def test_both_engines_ask_the_network_equally_often_on_the_same_weights(subject:
     assert len(ours.chunks) == len(run.chunks) == 3
     pointers = [p.data_ptr() for p in subject.transformer.parameters()]
     assert sorted(pointers) == sorted(p.data_ptr() for p in theirs.transformer.parameters())
-
-
-class OutOfRange:
-    """A decoder whose half precision overflows."""
-
-    def decode(self, z: torch.Tensor) -> torch.Tensor:
-        return torch.full((1, 3, 33, 8 * z.shape[-2], 8 * z.shape[-1]), torch.inf)
 
 
 def test_a_run_whose_decoding_fell_back_is_made_again(fast_folder: Path) -> None:

@@ -120,7 +120,7 @@ def test_the_page_shows_every_stored_result(clip, checked, tmp_path: Path):
     assert "| after ODE, 2,2,2 | 75 % [30, 95] |" in page
     assert "75 % [30, 95]" in page and "c0ffee" in page and "| 64 px | clean | 1 |" in page
     assert all((folder / f"drift-{name}.svg").read_text().startswith("<svg xmlns") for name in PROPERTIES)
-    assert "| kind | 100 % | 100.0 % [100.0, 100.0] | 100 % | 100 % | 100.0 % [100.0, 100.0] | 100 % |" in page
+    assert "| kind | 100 % | 100 % [100, 100] | 100 % | 100 % | 100 % [100, 100] | 100 % |" in page
     assert page.count("| 0.0125 [0.01, 0.02] ") == 4 * 6
     assert set(json.loads((folder / "bars.json").read_text())) == {"endurance", "steering", "levels"}
 

@@ -11,6 +11,7 @@ from heliograph.engine.pictures import Pictures
 from heliograph.engine.session import chunks_of
 from heliograph.pipeline import HeliosPipeline
 from heliograph.vae import LatentCodec
+from tests.small import OutOfRange
 
 
 @pytest.fixture(scope="module")
@@ -48,13 +49,6 @@ def test_a_device_of_the_decoder_alone_changes_no_frame(pipe: HeliosPipeline, fa
     )
     got, want = (one.session("snow", seed=1, steps=(1, 1, 1)).next_chunk() for one in (apart, pipe))
     assert np.array_equal(got.frames, want.frames)
-
-
-class OutOfRange:
-    """A decoder whose half precision overflows."""
-
-    def decode(self, z: torch.Tensor) -> torch.Tensor:
-        return torch.full((1, 3, 33, 8 * z.shape[-2], 8 * z.shape[-1]), torch.inf)
 
 
 def test_a_chunk_that_overflows_is_decoded_again_in_full_precision(

@@ -183,8 +183,7 @@ def _endurance(found: Results, folder: Path) -> list[str]:
 def _held(side: Results, name: str) -> tuple[str, str, str]:
     """How often an attribute is as asked at the beginning, throughout with its interval over videos, and at the end."""
     kept, throughout = side["kept"][name], interval(side["kept_by_video"][name])
-    shares = (100 * value for value in (throughout.mean, throughout.low or 0.0, throughout.high or 0.0))
-    return _share(kept[0]), "{:.1f} % [{:.1f}, {:.1f}]".format(*shares), _share(kept[-1])
+    return _share(kept[0]), percent(vars(throughout)), _share(kept[-1])
 
 
 def _scatter(found: Results) -> list[list[str]]:

@@ -84,7 +84,11 @@ class Shelf:
 
 @dataclass(frozen=True)
 class Recording:
-    """One level's forward: the places it reads, how to run it, the tensor it writes, and whether it pays."""
+    """One level's forward: all memory that it reads, how to run it, the tensor it writes, and whether it pays.
+
+    A graph holds nothing of what it reads. `memos` do, for as long as it can be replayed: the tables of the model that
+    were copied for it are nowhere else.
+    """
 
     x: Tensor
     row: object

@@ -16,8 +16,10 @@ from heliograph.data.world_cache import (
     CacheInfo,
     Worldly,
     code_digest,
+    encode_clips,
     missing_parts,
-    write_part,
+    read_parts,
+    write_parts,
 )
 from heliograph.data.world_examples import WorldCacheSource
 from heliograph.linear_autoencoder import LinearAutoencoder
@@ -34,7 +36,7 @@ def folder(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(world_cache, "CLIPS_PER_PART", 2)
         for part in missing_parts(path, INFO):
-            write_part(path, part, INFO, WORLD, CODEC)
+            write_parts(path, [part], INFO, WORLD, CODEC)
         yield path
 
 
@@ -131,7 +133,7 @@ def test_a_changed_example_dissolves_from_a_clip_of_another_scene_through_the_fi
 def test_after_a_change_the_past_holds_the_dissolve_and_the_first_picture_stays_the_old_one(tmp_path):
     info = replace(INFO, num_chunks=3)
     for part in missing_parts(tmp_path, info):
-        write_part(tmp_path, part, info, WORLD, CODEC)
+        write_parts(tmp_path, [part], info, WORLD, CODEC)
     changed, plain = source(tmp_path, change=1.0), source(tmp_path)
     seen = 0
     for number in range(20):
@@ -155,7 +157,7 @@ def test_after_a_change_the_past_holds_the_dissolve_and_the_first_picture_stays_
 def test_late_clips_show_the_middle_of_a_video_with_its_first_picture_and_a_whole_past(tmp_path):
     info = replace(INFO, num_chunks=3, num_late=1)
     for part in missing_parts(tmp_path, info):
-        write_part(tmp_path, part, info, WORLD, CODEC)
+        write_parts(tmp_path, [part], info, WORLD, CODEC)
     assert [info.first_frame(clip) > 0 for clip in range(3)] == [False, False, True]
     frames = unit_pixels(render([WORLD.record(2)], [info.first_frame(2)], 99, 32, 32).frames[0])
     expected = [CODEC.encode_chunk(chunk)[0] for chunk in frames.split(33, dim=2)]
@@ -249,8 +251,27 @@ def test_only_missing_parts_are_made_again(folder):
     content = part.read_bytes()
     part.unlink()
     assert missing_parts(folder, INFO) == [0]
-    write_part(folder, 0, INFO, WORLD, CODEC)
+    write_parts(folder, [0], INFO, WORLD, CODEC)
     assert part.read_bytes() == content
+
+
+def test_clips_that_are_encoded_together_are_those_encoded_one_by_one():
+    records, firsts = [WORLD.record(clip) for clip in range(4)], [0, 40, 0, 7]
+    together = encode_clips(records, firsts, INFO, CODEC)
+    apart = [encode_clips([record], [first], INFO, CODEC) for record, first in zip(records, firsts, strict=True)]
+    assert together[0].shape == (4, 2, 16, 9, 4, 4) and together[1].shape == (4, 16, 1, 4, 4)
+    for joined, single in zip(together, zip(*apart, strict=True), strict=True):
+        torch.testing.assert_close(joined, torch.cat(single))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_makes_the_same_cache_up_to_a_level_of_a_byte(folder, tmp_path):
+    codec = LatentCodec(LinearAutoencoder(decoder_dim=0).eval().cuda())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(world_cache, "CLIPS_PER_PART", 2)
+        write_parts(tmp_path, missing_parts(tmp_path, INFO), INFO, WORLD, codec)
+        for made, there in zip(read_parts(tmp_path, INFO), read_parts(folder, INFO), strict=True):
+            torch.testing.assert_close(made.float(), there.float(), atol=0.05, rtol=0.01)
 
 
 def test_another_cache_in_the_folder_is_refused(folder):

@@ -9,7 +9,7 @@ Captions are not stored: each visit to a clip draws another one. Made again, onl
 import hashlib
 import json
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -120,27 +120,40 @@ def missing_parts(folder: Path, info: CacheInfo) -> list[int]:
     return [part for part in range(_num_parts(info)) if not _part_file(folder, part).exists()]
 
 
-def write_part(folder: Path, part: int, info: CacheInfo, world: Worldly, codec: LatentCodec) -> None:
-    """Render and encode one part, on the CPU."""
-    first = part * CLIPS_PER_PART
-    clips = range(first, min(first + CLIPS_PER_PART, info.num_clips))
-    rows = [encode_clip(world.record(clip), info.first_frame(clip), info, codec) for clip in clips]
-    latents, anchors, shares = (torch.stack(column).contiguous() for column in zip(*rows, strict=True))
-    tensors = {"latents": latents.half(), "anchors": anchors.half(), "shares": (BYTE * shares).round().to(torch.uint8)}
-    write_whole(_part_file(folder, part), save(tensors))
+def write_parts(folder: Path, parts: Sequence[int], info: CacheInfo, world: Worldly, codec: LatentCodec) -> None:
+    """Render and encode some parts where `codec` is: all of their clips at once on a GPU, one by one on a CPU."""
+    clips = [clip for part in parts for clip in _clips_of(part, info)]
+    at_once = len(clips) if codec.device.type == "cuda" else 1
+    groups = [clips[first : first + at_once] for first in range(0, len(clips), at_once)]
+    rows = [
+        encode_clips([world.record(clip) for clip in group], [info.first_frame(clip) for clip in group], info, codec)
+        for group in groups
+    ]
+    latents, anchors, shares = (torch.cat(column).cpu() for column in zip(*rows, strict=True))
+    found = {"latents": latents.half(), "anchors": anchors.half(), "shares": (BYTE * shares).round().to(torch.uint8)}
+    counts = [len(_clips_of(part, info)) for part in parts]
+    pieces = {name: rows.split(counts) for name, rows in found.items()}
+    for number, part in enumerate(parts):
+        tensors = {name: rows[number].contiguous() for name, rows in pieces.items()}
+        write_whole(_part_file(folder, part), save(tensors))
 
 
-def encode_clip(record: Record, first: int, info: CacheInfo, codec: LatentCodec) -> tuple[Tensor, Tensor, Tensor]:
-    """Latents (n c t h w), anchor (c 1 h w) and shares (n t h w) of a clip from frame `first` of its video on.
+def encode_clips(
+    records: Sequence[Record], firsts: Sequence[int], info: CacheInfo, codec: LatentCodec
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Latents (b n c t h w), anchors (b c 1 h w) and shares (b n t h w) of clips from a frame of their videos on.
 
-    A share is how much of a latent cell shows a subject, in [0, 1].
+    A share is how much of a latent cell shows a subject, in [0, 1]. All are made, and stay, where `codec` is.
     """
-    footage = render([record], [first], info.num_chunks * CHUNK_FRAMES, info.height, info.width)
-    frames = unit_pixels(footage.frames[0])
-    beginning = unit_pixels(render([record], [0], 1, info.height, info.width).frames[0])
-    latents = torch.cat([codec.encode_chunk(chunk) for chunk in frames.split(CHUNK_FRAMES, dim=2)])
-    shares = torch.stack([cell_share(mask, codec.stride) for mask in footage.mask[0].split(CHUNK_FRAMES)])
-    return latents, codec.encode_image(beginning[:, :, 0])[0], shares
+    place, count = (info.height, info.width, codec.device), len(records)
+    footage = render(records, firsts, info.num_chunks * CHUNK_FRAMES, *place)
+    chunks = [torch.cat([unit_pixels(clip) for clip in part]) for part in footage.frames.split(CHUNK_FRAMES, dim=1)]
+    latents = torch.stack([codec.encode_chunk(chunk) for chunk in chunks], dim=1)
+    beginnings = torch.cat([unit_pixels(clip) for clip in render(records, [0] * count, 1, *place).frames])
+    shares = [
+        torch.stack([cell_share(mask, codec.stride) for mask in clip.split(CHUNK_FRAMES)]) for clip in footage.mask
+    ]
+    return latents, codec.encode_image(beginnings[:, :, 0]), torch.stack(shares)
 
 
 def read_cache_info(folder: Path) -> CacheInfo:
@@ -171,6 +184,10 @@ def read_parts(folder: Path, info: CacheInfo) -> tuple[Tensor, Tensor, Tensor]:
 
 def _num_parts(info: CacheInfo) -> int:
     return -(-info.num_clips // CLIPS_PER_PART)
+
+
+def _clips_of(part: int, info: CacheInfo) -> range:
+    return range(part * CLIPS_PER_PART, min((part + 1) * CLIPS_PER_PART, info.num_clips))
 
 
 def _part_file(folder: Path, part: int) -> Path:

@@ -19,7 +19,7 @@ from torch import Tensor
 from heliograph.checkpoint import NATIVE_FILE, read_json
 from heliograph.config import MemoryConfig
 from heliograph.data.diorama.caption import Prompt
-from heliograph.data.world_cache import CacheInfo, code_digest, encode_clip
+from heliograph.data.world_cache import CacheInfo, code_digest, encode_clips
 from heliograph.embedded.score import heldout_prompts
 from heliograph.evaluate.statistics import interval
 from heliograph.flow.schedule import level_ranges
@@ -147,8 +147,8 @@ def _weighted_mean(error: Float[Tensor, "b 1 t h w"], weight: Float[Tensor, "b 1
 
 
 def _clips(prompts: Sequence[Prompt], info: CacheInfo, codec: LatentCodec, encoder: TextEncoder) -> Clips:
-    rows = [encode_clip(prompt.record, 0, info, codec) for prompt in prompts]
-    latents, anchors, shares = (torch.stack(column) for column in zip(*rows, strict=True))
+    rows = [encode_clips([prompt.record], [0], info, codec) for prompt in prompts]
+    latents, anchors, shares = (torch.cat(column) for column in zip(*rows, strict=True))
     frames = rearrange(latents[:, :CHUNK], "b n c t h w -> b c (n t) h w")
     past = torch.cat([anchors, frames[:, :, -MEMORY.num_frames :]], dim=2)
     text = encoder.encode([prompt.text for prompt in prompts]).embedding

@@ -12,6 +12,10 @@ UNFINISHED = 75
 """Exit status of a phase whose time was up; the shell's word for it is "try again"."""
 
 
+PARTS_AT_ONCE = 4
+"""Parts of a cache that a GPU renders together: what takes its time are launches, which are as many for 200 clips."""
+
+
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
 def start(folder: Path) -> None:
@@ -38,21 +42,27 @@ def widen(model: Path, folder: Path, channels: int) -> None:
 @click.option("--clips", default=4000, show_default=True)
 @click.option("--chunks", default=4, show_default=True)
 @click.option("--late", default=0, show_default=True, help="Of the clips, how many begin later in their video.")
-@click.option("--workers", default=1, show_default=True, help="Processes that render, one thread each.")
-def latents(model: str, folder: Path, clips: int, chunks: int, late: int, workers: int) -> None:
+@click.option("--workers", default=1, show_default=True, help="Processes that render on a CPU, one thread each.")
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1.")
+def latents(model: str, folder: Path, clips: int, chunks: int, late: int, workers: int, device: str) -> None:
     """Render clips of the mix and encode them with MODEL; started again, it goes on."""
     from heliograph.data.world_cache import CacheInfo, code_digest, missing_parts  # noqa: PLC0415
-    from heliograph.embedded.render import open_codec, render_part  # noqa: PLC0415
+    from heliograph.embedded.render import open_codec, render_parts  # noqa: PLC0415
     from heliograph.embedded.start import HEIGHT, WIDTH  # noqa: PLC0415
 
     info = CacheInfo(clips, chunks, HEIGHT, WIDTH, code_digest(open_codec(model)), late)
-    parts = missing_parts(folder, info)
+    missing = missing_parts(folder, info)
+    if device != "cpu":
+        for done in range(0, len(missing), PARTS_AT_ONCE):
+            render_parts(folder, missing[done : done + PARTS_AT_ONCE], info, model, device)
+            click.echo(f"{min(done + PARTS_AT_ONCE, len(missing))}/{len(missing)} parts", err=True)
+        return
     with ProcessPoolExecutor(workers, get_context("spawn")) as pool:  # forked, PyTorch's threads would be missing
-        jobs = [pool.submit(render_part, folder, part, info, model) for part in parts]
+        jobs = [pool.submit(render_parts, folder, [part], info, model) for part in missing]
         try:
             for done, job in enumerate(jobs, 1):
                 job.result()
-                click.echo(f"{done}/{len(parts)} parts", err=True)
+                click.echo(f"{done}/{len(missing)} parts", err=True)
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise

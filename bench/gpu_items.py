@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,7 +22,6 @@ from heliograph.bench.run import make_ours, timed
 from heliograph.bench.subject import SHAPES, Subject
 from heliograph.bench.theirs import MakeTheirs
 from heliograph.config import SpeedConfig
-from heliograph.engine.pictures import Pictures
 
 
 def exact(bench: Bench) -> None:
@@ -59,9 +58,9 @@ def _compiling() -> Iterator[None]:
     It takes minutes, and what is chosen is the same without (docs/benchmarks/README.md).
     """
     was_searching = torch.backends.cudnn.benchmark
-    inductor.max_autotune_gemm_backends = "ATEN"
     try:
-        yield
+        with inductor.patch(max_autotune_gemm_backends="ATEN"):
+            yield
     finally:
         torch.backends.cudnn.benchmark = was_searching
 
@@ -138,13 +137,6 @@ def runner(bench: Bench, name: Any) -> None:
     bench.measure(f"runner-{name}", other(bench.exact, SpeedConfig(runner=name)))
 
 
-def in_turn(bench: Bench) -> None:
-    """Each chunk decoded before the next one is sampled, instead of beside it."""
-    engine = replace(bench.exact.engine)
-    vars(engine)["pictures"] = Pictures(engine.codec)
-    bench.measure("runner-in-turn", replace(bench.exact, engine=engine))
-
-
 def offload(bench: Bench) -> None:
     """Blocks that come from host memory and from disk; `bench/offload.py` in this process."""
     import offload as streams  # noqa: PLC0415 - beside this file
@@ -188,7 +180,6 @@ ITEMS = (
     Item("e", "fast", 30, fast),
     Item("e", "reuse", 20, reuse),
     Item("e", "decoder", 25, decoder),
-    Item("f", "runner-in-turn", 15, in_turn),
     Item("f", "runner-eager", 15, partial(runner, name="eager")),
     Item("f", "runner-graph", 20, partial(runner, name="graph")),
     Item("f", "runner-compile", 60, partial(runner, name="compile")),

@@ -67,7 +67,7 @@ mkdir -p "$STATE"
 [ -f "$STATE/start/heliograph.json" ] || "$PYTHON" -m heliograph.embedded start "$STATE/start"
 [ -f "$STATE/latents/done" ] || {
     limited "$PYTHON" -m heliograph.embedded latents "$STATE/start" "$STATE/latents" --clips "$CLIPS" --late "$LATE" \
-        --workers "${WORKERS:-1}"
+        --workers "${WORKERS:-1}" --device "$DEVICE"
     touch "$STATE/latents/done"
 }
 train embedded-adapt "$STATE/start" "$STATE/latents" "$ADAPT_STEPS"

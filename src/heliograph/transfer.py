@@ -1,7 +1,6 @@
 """Between host and device without waiting: copies go through pinned memory and are ordered on the device."""
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,34 +26,6 @@ def current_device_of(x: Float[Tensor, "..."]) -> AbstractContextManager[Any]:
     return torch.cuda.device_of(x) if torch.cuda.is_available() else nullcontext()
 
 
-def read_here(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """`x`, whose memory is kept until the stream that is current here has read it: it may be of another stream."""
-    if x.device.type == "cuda":
-        x.record_stream(torch.cuda.current_stream(x.device))
-    return x
-
-
-class Lane:
-    """A stream of its own on a GPU, for work that may run beside what is given to the device after it.
-
-    Of two streams that are ready the one of higher priority runs (-1 is higher than 0, that of all other work).
-    """
-
-    def __init__(self, device: torch.device, priority: int = 0) -> None:
-        self._device = device
-        self._stream = torch.cuda.Stream(device, priority=priority)
-
-    @contextmanager
-    def beside(self) -> Iterator[None]:
-        """Work in the block goes to the lane, and begins once all that the device was given so far is done.
-
-        What it reads of other streams has to be told to PyTorch, by `read_here`.
-        """
-        self._stream.wait_stream(torch.cuda.current_stream(self._device))
-        with torch.cuda.stream(self._stream):
-            yield
-
-
 @dataclass(frozen=True)
 class Pending:
     """Frames on their way to the host; `arrived` is None where they are there already."""
@@ -77,14 +48,17 @@ class ToHost:
     """
 
     def __init__(self, device: torch.device) -> None:
-        self._lane = Lane(device) if device.type == "cuda" else None
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 
     def send(self, frames: UInt8[Tensor, "f h w 3"], is_finite: Tensor) -> Pending:
-        """Begin the copy, once the work given to the current stream so far is done."""
-        if self._lane is None:
+        """Begin the copy, once the work given to the device so far is done."""
+        if self._stream is None:
             return Pending(frames.cpu(), is_finite.cpu(), None)
-        with self._lane.beside():
-            here = [read_here(x).to("cpu", non_blocking=True) for x in (frames, is_finite)]
+        self._stream.wait_stream(torch.cuda.current_stream(frames.device))
+        with torch.cuda.stream(self._stream):
+            here = frames.to("cpu", non_blocking=True), is_finite.to("cpu", non_blocking=True)
             arrived = torch.cuda.Event()
             arrived.record()
-        return Pending(here[0], here[1], arrived)
+        for tensor in (frames, is_finite):
+            tensor.record_stream(self._stream)
+        return Pending(*here, arrived)

@@ -18,7 +18,6 @@ from heliograph.checkpoint import STRIDE_KEY, ModelFolder, Place, load_fast_vae,
 from heliograph.errors import CheckpointError, UserError
 from heliograph.seeds import Generators
 from heliograph.shapes import CHUNK_FRAMES, CHUNK_LATENTS, LATENT_STRIDE
-from heliograph.transfer import read_here
 
 
 @runtime_checkable
@@ -96,7 +95,7 @@ class LatentCodec:
         """The frames of one chunk, in [-1, 1]."""
         mean, inverse_std = self._statistics()
         # divided by 1/std, not multiplied by std: the last bit of the reference depends on it
-        z = read_here(latents).to(mean) / inverse_std + mean
+        z = latents.to(mean) / inverse_std + mean
         with self._alone:
             frames = self.autoencoder.decode(z).sample if self.decoder is None else self.decoder.decode(z)
         return frames.float()
@@ -171,8 +170,7 @@ class LatentCodec:
         """Mean and 1/std of the raw latents, where and as the autoencoder computes (it may have been moved)."""
         place = self.autoencoder.device, self.autoencoder.dtype
         if place not in self._places:
-            # Copies that are waited for: whichever stream asks first, they are there for all.
-            self._places[place] = self._mean.to(*place), (1.0 / self._std.to(place[1])).to(place[0])
+            self._places[place] = self._mean.to(*place), 1.0 / self._std.to(*place)
         return self._places[place]
 
 

@@ -82,10 +82,6 @@ class WanDecoder:
                 carry.is_first = False
             return torch.cat(frames, dim=2).clamp(-1, 1)
 
-    def chunk_bytes(self, height: int, width: int) -> int:
-        """Upper estimate of the memory that decoding a chunk of so many pixels takes."""
-        return pass_bytes(self.lengths, height, width, self._decoder.conv_out.weight.shape[1], self.dtype)
-
     def _pass(self, x: Features, carry: Carry) -> Features:
         decoder = self._decoder
         x = _causal(decoder.conv_in, torch.cat([carry.past(decoder.conv_in, x), x], dim=2), carry)

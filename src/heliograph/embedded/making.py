@@ -43,18 +43,21 @@ def widen(model: Path, folder: Path, channels: int) -> None:
 @click.option("--chunks", default=4, show_default=True)
 @click.option("--late", default=0, show_default=True, help="Of the clips, how many begin later in their video.")
 @click.option("--workers", default=1, show_default=True, help="Processes that render on a CPU, one thread each.")
-@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1.")
 def latents(model: str, folder: Path, clips: int, chunks: int, late: int, workers: int, device: str) -> None:
     """Render clips of the mix and encode them with MODEL; started again, it goes on."""
     from heliograph.data.world_cache import CacheInfo, code_digest, missing_parts  # noqa: PLC0415
     from heliograph.embedded.render import open_codec, render_parts  # noqa: PLC0415
     from heliograph.embedded.start import HEIGHT, WIDTH  # noqa: PLC0415
+    from heliograph.train.parallel import joined  # noqa: PLC0415
 
     info = CacheInfo(clips, chunks, HEIGHT, WIDTH, code_digest(open_codec(model)), late)
     missing = missing_parts(folder, info)
-    if device != "cpu":
+    with joined(device) as parallel:
+        place = parallel.device
+    if place.type != "cpu":
         for done in range(0, len(missing), PARTS_AT_ONCE):
-            render_parts(folder, missing[done : done + PARTS_AT_ONCE], info, model, device)
+            render_parts(folder, missing[done : done + PARTS_AT_ONCE], info, model, place)
             click.echo(f"{min(done + PARTS_AT_ONCE, len(missing))}/{len(missing)} parts", err=True)
         return
     with ProcessPoolExecutor(workers, get_context("spawn")) as pool:  # forked, PyTorch's threads would be missing

@@ -24,7 +24,9 @@ def open_codec(model: str, device: torch.device | str = "cpu") -> LatentCodec:
     return LatentCodec(load_autoencoder(open_model(model), torch.float32, torch.device(device)))
 
 
-def render_parts(folder: Path, parts: Sequence[int], info: CacheInfo, model: str, device: str = "cpu") -> None:
+def render_parts(
+    folder: Path, parts: Sequence[int], info: CacheInfo, model: str, device: torch.device | str = "cpu"
+) -> None:
     """Some parts of a cache; on a CPU by one thread."""
     torch.set_num_threads(1)
     write_parts(folder, parts, info, MIX, open_codec(model, device))

@@ -11,7 +11,6 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from heliograph.autoencoder import FastAutoencoder
-from heliograph.engine.needs import fast_decode_bytes_per_pixel
 from heliograph.errors import CheckpointError
 from heliograph.lean_decoder import LeanDecoder
 from heliograph.linear_autoencoder import LinearAutoencoder
@@ -55,17 +54,6 @@ def choose_decoder(
     return WanDecoder(cast("Any", autoencoder), HALF, passes)
 
 
-def fits_beside(decoder: Decoder | None, size: tuple[int, int], forward: int, free: int) -> bool:
-    """Whether a GPU can decode a chunk of `size` pixels while it samples the next one.
-
-    Of `free` bytes a quarter is left alone, as for `choose_decoder`; `forward` is what a pass of the transformer takes.
-    Only decoders of half precision are made for this.
-    """
-    if not isinstance(decoder, WanDecoder | SmallDecoder):
-        return False
-    return forward + decoder.chunk_bytes(*size) <= free * 3 // 4
-
-
 class SmallDecoder:
     """A decoder of frame-wise convolutions in the shape of TAEHV, for the latents of another autoencoder."""
 
@@ -85,10 +73,6 @@ class SmallDecoder:
     def decode(self, z: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b 3 f h8 w8"]:
         """Frames in [-1, 1] of latents that are not normalised; the network reads normalised ones."""
         return self._network.decode(((z.float() - self._mean) / self._std).to(self.dtype)).sample
-
-    def chunk_bytes(self, height: int, width: int) -> int:
-        """Upper estimate of the memory that decoding a chunk of so many pixels takes."""
-        return height * width * fast_decode_bytes_per_pixel(self._network.config["decoder_dims"], self.dtype)
 
 
 def load_small_decoder(file: Path) -> FastAutoencoder:

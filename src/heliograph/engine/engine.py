@@ -10,9 +10,8 @@ import torch
 
 from heliograph.checkpoint import ModelFolder, digest_additions, native_memory, native_size, native_values, tensor_table
 from heliograph.config import EXACT, MemoryConfig, SamplerConfig, SpeedConfig
-from heliograph.engine.decoders import choose_decoder, fits_beside
+from heliograph.engine.decoders import choose_decoder
 from heliograph.engine.machine import free_bytes
-from heliograph.engine.needs import Workload, forward_bytes, transformer_sizes
 from heliograph.engine.pictures import Pictures
 from heliograph.engine.plan import Plan
 from heliograph.engine.prompts import TextEmbeddings
@@ -60,15 +59,7 @@ class Engine:
     @cached_property
     def pictures(self) -> Pictures:
         """From latents to frames on the host."""
-        return Pictures(self.codec, self._decodes_beside)
-
-    def _decodes_beside(self, height: int, width: int) -> bool:
-        """Whether a chunk of this size is decoded while the next one is sampled: on one GPU that has room for both."""
-        network = self.denoiser.transformer
-        if self.device.type != "cuda" or self.codec.device != network.device:
-            return False
-        forward = forward_bytes(transformer_sizes(network.config), Workload(height, width), self.denoiser.dtype)
-        return fits_beside(self.codec.decoder, (height, width), forward, free_bytes(self.codec.device))
+        return Pictures(self.codec)
 
 
 def load_engine(folder: ModelFolder, plan: Plan, prompts: tuple[str, ...] = (), speed: SpeedConfig = EXACT) -> Engine:

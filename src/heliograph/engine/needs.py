@@ -6,8 +6,8 @@ at the last pyramid level and for decoding one chunk; no network is built.
 
 import math
 import re
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -151,8 +151,19 @@ class ModelNeeds:
         return sum(part.weights.num_parameters for part in (self.transformer, self.text_encoder, self.vae))
 
     def transformer_bytes(self, dtype: torch.dtype) -> int:
-        """`forward_bytes` of this model at this work."""
-        return forward_bytes(self.sizes, self.work, dtype)
+        """Upper estimate of one forward pass at the last pyramid level, kernels that keep no score matrix.
+
+        With n tokens, width d and feed-forward width f: the larger of two moments, rotating the keys (5 tensors n·d in
+        `dtype` and 4 in float32) or the feed-forward's activation (6 tensors n·d and 2 tensors n·f in `dtype`), and
+        the float32 rotary tables, one of history and chunk apart and one of both joined; and block 0's queries, keys
+        and values of the history, which are kept through a chunk.
+        """
+        n, d, f, item = self.work.num_tokens, self.sizes.dim, self.sizes.ffn_dim, dtype.itemsize
+        attention = n * d * (5 * item + 4 * 4)
+        feed_forward = n * item * (6 * d + 2 * f)
+        rotary = 2 * n * self.sizes.head_dim * 4
+        constant = 3 * self.work.history_tokens * d * item
+        return math.ceil(SLACK * (max(attention, feed_forward) + rotary + constant))
 
     def score_bytes(self, dtype: torch.dtype) -> int:
         """The score matrix of one self-attention, for devices whose kernels write it out."""
@@ -179,22 +190,6 @@ class ModelNeeds:
 
     def _table(self, num_tokens: int, dtype: torch.dtype) -> int:
         return 2 * num_tokens * self.sizes.dim * self.sizes.num_layers * dtype.itemsize
-
-
-def forward_bytes(sizes: NetworkSizes, work: Workload, dtype: torch.dtype) -> int:
-    """Upper estimate of one forward pass of the transformer at the last pyramid level, kernels that keep no scores.
-
-    With n tokens, width d and feed-forward width f: the larger of two moments, rotating the keys (5 tensors n·d in
-    `dtype` and 4 in float32) or the feed-forward's activation (6 tensors n·d and 2 tensors n·f in `dtype`), and
-    the float32 rotary tables, one of history and chunk apart and one of both joined; and block 0's queries, keys
-    and values of the history, which are kept through a chunk.
-    """
-    n, d, f, item = work.num_tokens, sizes.dim, sizes.ffn_dim, dtype.itemsize
-    attention = n * d * (5 * item + 4 * 4)
-    feed_forward = n * item * (6 * d + 2 * f)
-    rotary = 2 * n * sizes.head_dim * 4
-    constant = 3 * work.history_tokens * d * item
-    return math.ceil(SLACK * (max(attention, feed_forward) + rotary + constant))
 
 
 def needs_of(folder: ModelFolder, work: Workload) -> ModelNeeds:
@@ -275,27 +270,16 @@ def _count(shapes: Mapping[str, tuple[int, ...]], fp32: Collection[str]) -> Weig
     )
 
 
-def transformer_sizes(config: Mapping[str, Any]) -> NetworkSizes:
-    """Sizes of a transformer by its configuration; the other parts have the released ones.
-
-    Raises:
-        CheckpointError: a size is not a number.
-    """
-    released = NetworkSizes()
-    return NetworkSizes(
-        num_heads=_size(config, "num_attention_heads", released.num_heads),
-        head_dim=_size(config, "attention_head_dim", released.head_dim),
-        ffn_dim=_size(config, "ffn_dim", released.ffn_dim),
-        num_layers=_size(config, "num_layers", released.num_layers),
-    )
-
-
 def _network_sizes(folder: ModelFolder) -> NetworkSizes:
     """Sizes from the three configurations; a key that is not there has the released value, as in the constructors."""
     released = NetworkSizes()
+    transformer = folder.transformer_config
     text = read_json(folder.part("text_encoder") / "config.json")
-    return replace(
-        transformer_sizes(folder.transformer_config),
+    return NetworkSizes(
+        num_heads=_size(transformer, "num_attention_heads", released.num_heads),
+        head_dim=_size(transformer, "attention_head_dim", released.head_dim),
+        ffn_dim=_size(transformer, "ffn_dim", released.ffn_dim),
+        num_layers=_size(transformer, "num_layers", released.num_layers),
         text_dim=_size(text, "d_model", released.text_dim),
         text_ffn_dim=_size(text, "d_ff", released.text_ffn_dim),
         text_heads=_size(text, "num_heads", released.text_heads),
@@ -315,14 +299,9 @@ def _decode_bytes_per_pixel(folder: ModelFolder) -> int:
         raise CheckpointError(
             f"decoder_dims={dims!r} in vae/config.json are no four widths; use for example 256,128,64,64"
         )
-    return fast_decode_bytes_per_pixel(dims, torch.float32)
-
-
-def fast_decode_bytes_per_pixel(dims: Sequence[int], dtype: torch.dtype) -> int:
-    """The same for the fast autoencoder, or a small decoder of its shape, by its four widths."""
     # At full resolution a layer's input and output are alive: twice the frames, then the channels, then the activation.
     channels = max(3 * dims[2] // 2, dims[2] + dims[3], 2 * dims[3])
-    return FAST_FRAMES * channels * dtype.itemsize
+    return FAST_FRAMES * channels * torch.float32.itemsize
 
 
 def _linear_decode_bytes_per_pixel(config: Mapping[str, Any]) -> int:

@@ -3,16 +3,14 @@
 import logging
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from heliograph.transfer import Lane, Pending, ToHost
+from heliograph.transfer import Pending, ToHost
 from heliograph.vae import LatentCodec, to_uint8
 
 logger = logging.getLogger(__name__)
@@ -30,24 +28,11 @@ class Chunk:
     latents: Float[Tensor, "1 c 9 h2 w2"]
 
 
-FitsBeside = Callable[[int, int], bool]
-"""Whether a GPU has room to decode a chunk of so many pixels in height and width while the next one is sampled."""
-
-FIRST = -1
-"""Priority of decoding over sampling: somebody waits for these frames, and the next chunk takes what they leave."""
-
-
 class Pictures:
-    """Turns chunks of latents into frames with one codec; shared by all sessions of an engine.
+    """Turns chunks of latents into frames with one codec; shared by all sessions of an engine."""
 
-    Decoding goes on while the next chunk is sampled: on a CPU in a thread, on a GPU on a stream of its own for the
-    sizes for which it `fits_beside`, asked once for each. There neither of the two keeps all of the device busy.
-    """
-
-    def __init__(self, codec: LatentCodec, fits_beside: FitsBeside | None = None) -> None:
+    def __init__(self, codec: LatentCodec) -> None:
         self.codec = codec
-        self._fits_beside = None if fits_beside is None else cache(fits_beside)
-        self._lane: Lane | None = None
         self._to_host = ToHost(codec.device)
         # A CPU decodes in a thread of its own: on a second core, beside the sampling of the next chunk.
         is_cpu = codec.device.type == "cpu"
@@ -65,19 +50,10 @@ class Pictures:
 
     @torch.no_grad()
     def _decoded(self, latents: Float[Tensor, "1 c 9 h2 w2"], finish: Finish | None) -> Pending:
-        with self._beside(latents):
-            frames = self.codec.decode_chunk(latents)
-            if finish is not None:
-                frames = finish(frames)
-            return self._to_host.send(to_uint8(frames)[0], frames.isfinite().all())
-
-    def _beside(self, latents: Float[Tensor, "1 c 9 h2 w2"]) -> AbstractContextManager[None]:
-        """Where to decode these: on the lane, or where it does not fit there with all other work."""
-        height, width = (self.codec.stride * cells for cells in latents.shape[-2:])
-        if self._fits_beside is None or not self._fits_beside(height, width):
-            return nullcontext()
-        self._lane = self._lane or Lane(self.codec.device, FIRST)
-        return self._lane.beside()
+        frames = self.codec.decode_chunk(latents)
+        if finish is not None:
+            frames = finish(frames)
+        return self._to_host.send(to_uint8(frames)[0], frames.isfinite().all())
 
     def begin_again(self, chunk: "PendingChunk") -> "PendingChunk":
         """Decode in the autoencoder's own precision, now and from now on: half precision ran out of range."""

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 LOOK_SECONDS = 25.0
@@ -24,6 +25,8 @@ LOG_EVERY, ENDLESS = 5, 100_000
 
 def main() -> None:
     """Both stretches."""
+    if len(sys.argv) < 3 or "--output" not in sys.argv:
+        raise SystemExit("python runs/within.py SECONDS PRESET --data DATA --output RUN [options of heliograph train]")
     began, (seconds, preset, *options) = time.monotonic(), sys.argv[1:]
     command = ["heliograph", "train", preset, *options, "--log-every", str(LOG_EVERY)]
     metrics = Path(options[options.index("--output") + 1]) / "metrics.jsonl"
@@ -33,21 +36,34 @@ def main() -> None:
         time.sleep(0.2)
         step = last_step(metrics)
         if step and (not seen or step > seen[-1][0]):
-            seen.append((step, time.monotonic()))
+            seen.append((step, time.monotonic() - began))
+    if first.poll() is not None:
+        raise SystemExit(first.returncode or 1)
     first.send_signal(signal.SIGINT)
     first.wait()
-    # The first figures come late: kernels are chosen and memory is taken. Coming back costs as much again.
-    (step, then), (last, now) = seen[1], seen[-1]
-    pace = (last - step) / (now - then)
-    left = float(seconds) - (time.monotonic() - began) - (seen[0][1] - began)
-    end = last_step(metrics) + max(LOG_EVERY, int(MARGIN * left * pace))
-    print(f"{pace:.2f} steps/s, {left:.0f} s are left: {end} steps in all", flush=True)
+    end = last_step(metrics) + steps_that_fit(seen, float(seconds) - (time.monotonic() - began))
+    print(f"{pace(seen):.2f} steps/s: {end} steps in all", flush=True)
     raise SystemExit(subprocess.run([*command, "--resume", "--max-steps", str(end)], check=False).returncode)
 
 
+def steps_that_fit(seen: Sequence[tuple[int, float]], left: float) -> int:
+    """How many more steps can be made in `left` seconds, at least one line of figures.
+
+    `seen` are steps with the seconds, from the start, after which their figures came. The first ones come late, as
+    kernels are chosen and memory is taken; coming back costs as much again.
+    """
+    return max(LOG_EVERY, int(MARGIN * (left - seen[0][1]) * pace(seen)))
+
+
+def pace(seen: Sequence[tuple[int, float]]) -> float:
+    """Steps a second once the first figures are there."""
+    (step, then), (last, now) = seen[1], seen[-1]
+    return (last - step) / (now - then)
+
+
 def last_step(metrics: Path) -> int:
-    """The last step that has figures; 0 where there are none."""
-    lines = metrics.read_text().splitlines() if metrics.exists() else []
+    """The last step that has figures; 0 where there are none. A line that is being written does not count yet."""
+    lines = metrics.read_text().split("\n")[:-1] if metrics.exists() else []
     return json.loads(lines[-1])["step"] if lines else 0
 
 

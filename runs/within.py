@@ -21,15 +21,20 @@ MARGIN = 0.92
 """Of the time that is left, how much is planned for steps: later ones may be slower, and the model is to be written."""
 
 LOG_EVERY, ENDLESS = 5, 100_000
+"""Steps between figures, and more steps than any stretch makes."""
 
 
 def main() -> None:
     """Both stretches."""
-    if len(sys.argv) < 3 or "--output" not in sys.argv:
-        raise SystemExit("python runs/within.py SECONDS PRESET --data DATA --output RUN [options of heliograph train]")
-    began, (seconds, preset, *options) = time.monotonic(), sys.argv[1:]
-    command = ["heliograph", "train", preset, *options, "--log-every", str(LOG_EVERY)]
-    metrics = Path(options[options.index("--output") + 1]) / "metrics.jsonl"
+    began = time.monotonic()
+    try:
+        seconds, preset, options = float(sys.argv[1]), sys.argv[2], sys.argv[3:]
+        metrics = Path(options[options.index("--output") + 1]) / "metrics.jsonl"
+    except (IndexError, ValueError):
+        raise SystemExit(
+            "python runs/within.py SECONDS PRESET --data DATA --output RUN [options of heliograph train]"
+        ) from None
+    command = [sys.executable, "-m", "heliograph.cli", "train", preset, *options, "--log-every", str(LOG_EVERY)]
     first = subprocess.Popen([*command, "--max-steps", str(ENDLESS)])
     seen: list[tuple[int, float]] = []
     while first.poll() is None and (len(seen) < 3 or seen[-1][1] - seen[1][1] < LOOK_SECONDS):
@@ -41,7 +46,7 @@ def main() -> None:
         raise SystemExit(first.returncode or 1)
     first.send_signal(signal.SIGINT)
     first.wait()
-    end = last_step(metrics) + steps_that_fit(seen, float(seconds) - (time.monotonic() - began))
+    end = last_step(metrics) + steps_that_fit(seen, seconds - (time.monotonic() - began))
     print(f"{pace(seen):.2f} steps/s: {end} steps in all", flush=True)
     raise SystemExit(subprocess.run([*command, "--resume", "--max-steps", str(end)], check=False).returncode)
 

@@ -264,6 +264,15 @@ def test_clips_that_are_encoded_together_are_those_encoded_one_by_one():
         torch.testing.assert_close(joined, torch.cat(single))
 
 
+def test_parts_that_are_written_together_are_those_written_one_by_one(folder, tmp_path):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(world_cache, "CLIPS_PER_PART", 2)
+        write_parts(tmp_path, missing_parts(tmp_path, INFO), INFO, WORLD, CODEC)
+    files = sorted((tmp_path / "parts").iterdir())
+    assert len(files) == 2
+    assert [file.read_bytes() for file in files] == [(folder / "parts" / file.name).read_bytes() for file in files]
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_gpu_makes_the_same_cache_up_to_a_level_of_a_byte(folder, tmp_path):
     codec = LatentCodec(LinearAutoencoder(decoder_dim=0).eval().cuda())

@@ -23,7 +23,7 @@ from heliograph.embedded.refine import (
     refined_psnr,
     with_refiner,
 )
-from heliograph.embedded.render import open_codec, render_parts
+from heliograph.embedded.render import open_codec, render_part
 from heliograph.embedded.sharpen import PictureCritic, SharpenConfig, SharpenTraining
 from heliograph.errors import UserError
 from heliograph.memory import History
@@ -49,7 +49,7 @@ def latents(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("latents")
     info = CacheInfo(6, 2, 128, 128, code_digest(open_codec("tiny")))
     for part in missing_parts(folder, info):
-        render_parts(folder, [part], info, "tiny")
+        render_part(folder, part, info, "tiny")
     return folder
 
 

@@ -32,9 +32,10 @@ def test_a_line_that_is_being_written_does_not_count(within: ModuleType, tmp_pat
     assert within.last_step(metrics) == 10
 
 
-def test_without_a_place_for_the_run_it_says_how_it_is_called(
-    within: ModuleType, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("given", [["400"], ["400", "embedded-even"], ["soon", "embedded-even", "--output", "run"]])
+def test_what_cannot_be_run_is_told_at_once_and_how_it_is_called(
+    within: ModuleType, monkeypatch: pytest.MonkeyPatch, given: list[str]
 ) -> None:
-    monkeypatch.setattr("sys.argv", ["within.py", "400", "embedded-even"])
+    monkeypatch.setattr("sys.argv", ["within.py", *given])
     with pytest.raises(SystemExit, match="SECONDS PRESET --data DATA --output RUN"):
         within.main()

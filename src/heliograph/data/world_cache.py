@@ -125,17 +125,17 @@ def write_parts(folder: Path, parts: Sequence[int], info: CacheInfo, world: Worl
     clips = [clip for part in parts for clip in _clips_of(part, info)]
     at_once = len(clips) if codec.device.type == "cuda" else 1
     groups = [clips[first : first + at_once] for first in range(0, len(clips), at_once)]
-    rows = [
+    encoded = [
         encode_clips([world.record(clip) for clip in group], [info.first_frame(clip) for clip in group], info, codec)
         for group in groups
     ]
-    latents, anchors, shares = (torch.cat(column).cpu() for column in zip(*rows, strict=True))
-    found = {"latents": latents.half(), "anchors": anchors.half(), "shares": (BYTE * shares).round().to(torch.uint8)}
     counts = [len(_clips_of(part, info)) for part in parts]
-    pieces = {name: rows.split(counts) for name, rows in found.items()}
-    for number, part in enumerate(parts):
-        tensors = {name: rows[number].contiguous() for name, rows in pieces.items()}
-        write_whole(_part_file(folder, part), save(tensors))
+    columns = (torch.cat(column).cpu().split(counts) for column in zip(*encoded, strict=True))
+    for part, latents, anchors, shares in zip(parts, *columns, strict=True):
+        shown = (BYTE * shares).round().to(torch.uint8)
+        tensors = {"latents": latents.half(), "anchors": anchors.half(), "shares": shown}
+        whole = {name: tensor.contiguous() for name, tensor in tensors.items()}  # pieces of what was made together
+        write_whole(_part_file(folder, part), save(whole))
 
 
 def encode_clips(

@@ -1,6 +1,5 @@
-"""Rendering of the embedded model's training clips, in a process of its own."""
+"""The world that the embedded model's training clips show, and rendering a part of them in a process of its own."""
 
-from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -24,9 +23,7 @@ def open_codec(model: str, device: torch.device | str = "cpu") -> LatentCodec:
     return LatentCodec(load_autoencoder(open_model(model), torch.float32, torch.device(device)))
 
 
-def render_parts(
-    folder: Path, parts: Sequence[int], info: CacheInfo, model: str, device: torch.device | str = "cpu"
-) -> None:
-    """Some parts of a cache; on a CPU by one thread."""
+def render_part(folder: Path, part: int, info: CacheInfo, model: str) -> None:
+    """One part of a cache, by one thread of the CPU."""
     torch.set_num_threads(1)
-    write_parts(folder, parts, info, MIX, open_codec(model, device))
+    write_parts(folder, [part], info, MIX, open_codec(model))

@@ -195,7 +195,16 @@ def test_a_second_look_adds_to_first_chunks_and_leaves_all_else(monkeypatch: pyt
     for level, part in enumerate(seen[2]):
         highest, lowest = RANGES[level].timestep_max, RANGES[level].timestep_last
         assert highest >= float(part.timestep) - 1e-3 > highest - 0.26 * (highest - lowest)
-    assert "opening" not in seeing_openings(network()).loss("student", later, 0, generator(3)).parts
+
+
+def test_batches_without_openings_have_the_figures_of_those_with_them_and_the_loss_of_neither() -> None:
+    """Processes average their figures one by one; one batch has openings where another has none."""
+    later, opening = example(3), first_chunks(example(3))
+    seeing = seeing_openings(network())
+    without = seeing.loss("student", later, 0, generator(3))
+    assert list(without.parts) == list(seeing.loss("student", opening, 0, generator(3)).parts)
+    assert without.parts["opening"] == 0
+    torch.testing.assert_close(without.total, stage(network(), (1, 1, 1)).loss("student", later, 0, generator(3)).total)
 
 
 def test_a_second_look_at_a_silent_network_counts_each_level_with_its_weight() -> None:

@@ -54,6 +54,16 @@ def extend_code(code: LinearAutoencoder, num_clips: int, size: tuple[int, int], 
     return _autoencoder(code.mean.data, torch.cat([basis, further]), std, decoder_dim, code.stride)
 
 
+def same_code(code: LinearAutoencoder, stride: int) -> LinearAutoencoder:
+    """The same components and deviations for cells of another size; networks of the decoder are fresh.
+
+    Natural for half the side and a picture of twice the size: principal components of 8 × 8 pixels hardly depend on
+    which of the two they are found from (0.1 dB of all pixels, 0.3 dB of subjects).
+    """
+    std = torch.tensor(code.config["latents_std"])
+    return _autoencoder(code.mean.data, code.basis.data, std, code.config["decoder_dim"], stride)
+
+
 def _moments(num_clips: int, size: tuple[int, int], stride: int) -> tuple[Tensor, Tensor]:
     """Weighted mean (p) and covariance (p p) of patches of `num_clips` clips, float64."""
     total, first = torch.zeros((), dtype=torch.float64), torch.zeros(PATCH_VALUES, dtype=torch.float64)

@@ -36,6 +36,16 @@ def widen(model: Path, folder: Path, channels: int) -> None:
 
 
 @click.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("folder", type=click.Path(path_type=Path))
+def finer(model: Path, folder: Path) -> None:
+    """Write MODEL with latent cells of half the side as FOLDER; it is trained on from there."""
+    from heliograph.embedded.finer import finer as write  # noqa: PLC0415 - loads torch
+
+    write(model, folder)
+
+
+@click.command()
 @click.argument("model")
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--clips", default=4000, show_default=True)
@@ -177,5 +187,5 @@ def pack(
     click.echo(f"{folder}: {size / 1e6:.1f} MB", err=True)
 
 
-MAKING = (start, widen, latents, decoder, refine, sharpen, prompts, pack)
+MAKING = (start, widen, finer, latents, decoder, refine, sharpen, prompts, pack)
 """In the order of `runs/embedded.sh`, with `heliograph train` in between."""

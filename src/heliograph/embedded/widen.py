@@ -5,8 +5,6 @@ are read with weights that are random and not large, and their velocity is zero.
 (`embedded-widen`).
 """
 
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +13,7 @@ from einops import rearrange
 
 from heliograph.checkpoint import NATIVE_FILE, read_json
 from heliograph.embedded.code import CODE_CLIPS, extend_code
-from heliograph.embedded.render import open_codec
-from heliograph.errors import UserError
-from heliograph.linear_autoencoder import LinearAutoencoder
+from heliograph.embedded.recode import check_free, linear_code, write_recoded
 from heliograph.model.transformer import HeliosTransformer3DModel
 from heliograph.train.start import StartPoint, load_start
 
@@ -36,21 +32,11 @@ def widen(model: Path, folder: Path, z_dim: int) -> None:
     Raises:
         UserError: it has as many already, or no linear code, or there is something in the place of `folder`.
     """
-    if folder.exists():
-        raise UserError(f"{folder} is there already; name another folder")
+    check_free(folder)
     size = read_json(model / NATIVE_FILE)
-    code = open_codec(str(model)).autoencoder
-    if not isinstance(code, LinearAutoencoder):
-        raise UserError(f"{model} has a {type(code).__name__}; only a linear code can be extended")
-    wider = extend_code(code, CODE_CLIPS, (size["height"], size["width"]), z_dim)
+    wider = extend_code(linear_code(model), CODE_CLIPS, (size["height"], size["width"]), z_dim)
     network = wider_network(load_start(StartPoint(str(model)), torch.float32), z_dim, torch.Generator().manual_seed(0))
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as drafts:
-        draft = Path(drafts) / folder.name
-        shutil.copytree(model, draft, ignore=shutil.ignore_patterns("vae", "transformer"))
-        wider.save_pretrained(draft / "vae")
-        network.save_pretrained(draft / "transformer")
-        draft.rename(folder)
+    write_recoded(model, folder, wider, network)
 
 
 def wider_network(

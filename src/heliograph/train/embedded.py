@@ -171,6 +171,16 @@ WIDEN = replace(
 )
 """The first steps after cells got more numbers (`python -m heliograph.embedded widen`): small batches, at full pace."""
 
+FINER = replace(
+    EVEN,
+    name="embedded-finer",
+    stage=replace(EVEN.stage, emphasis=(4.0, 4.0, 2.0)),
+    loop=replace(EVEN.loop, max_steps=6000, warmup_steps=100, checkpoint_every=200, seed=62),
+    batch_size=16,
+    ema=EmaConfig(0.998, 300),
+)
+"""Stage 2 after cells became smaller (`python -m heliograph.embedded finer`): four times the tokens, on a CPU."""
+
 ODE = replace(
     ADAPT,
     name="embedded-ode",
@@ -215,6 +225,7 @@ EMBEDDED = (
     CONTINUE,
     EVEN,
     WIDEN,
+    FINER,
     ODE,
     replace(GAN, name="embedded-dmd", stage=replace(GAN_STAGE, gan=None)),
     GAN,

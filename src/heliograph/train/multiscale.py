@@ -117,11 +117,16 @@ class MultiscaleStage(StudentStage):
         weights = level_weights(batch.weight, len(ranges))
         losses = [velocity_loss(v, lines[i].slope, weights[i]) for i, v in zip(levels, predicted, strict=True)]
         total = torch.stack([self.config.emphasis[i] * loss for i, loss in zip(levels, losses, strict=True)]).mean()
+        flow = total.detach()
         figures = {f"level_{i}": _mean_of(losses, levels, i) for i in range(len(ranges))}
-        if self.config.openings is not None and (rows := opening_rows(batch)).numel():
-            opening = self._opening_loss(self.config.openings, batch.chunk[rows], given.text[rows], generator)
+        if self.config.openings is not None:
+            rows = opening_rows(batch)
+            # Named in every batch, with nothing to add in some: figures are averaged over processes one by one.
+            opening = total.new_zeros(())
+            if rows.numel():
+                opening = self._opening_loss(self.config.openings, batch.chunk[rows], given.text[rows], generator)
             total, figures["opening"] = total + opening, opening.detach()
-        return Loss(total, {"flow": total.detach(), **figures}, group)
+        return Loss(total, {"flow": flow, **figures}, group)
 
     def _opening_loss(
         self, openings: Openings, chunk: Latents, text: Float[Tensor, "b l d"], generator: torch.Generator

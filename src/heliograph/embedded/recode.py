@@ -1,0 +1,48 @@
+"""A model folder with another autoencoder in it, and perhaps another network: what `widen` and `finer` end with."""
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from heliograph.embedded.render import open_codec
+from heliograph.errors import UserError
+from heliograph.linear_autoencoder import LinearAutoencoder
+from heliograph.model.transformer import HeliosTransformer3DModel
+
+
+def linear_code(model: Path) -> LinearAutoencoder:
+    """The autoencoder of a model folder.
+
+    Raises:
+        UserError: it is of another kind.
+    """
+    code = open_codec(str(model)).autoencoder
+    if not isinstance(code, LinearAutoencoder):
+        raise UserError(f"{model} has a {type(code).__name__}; only a linear code can be made anew")
+    return code
+
+
+def write_recoded(
+    model: Path, folder: Path, code: LinearAutoencoder, network: HeliosTransformer3DModel | None = None
+) -> None:
+    """Write `model` with another `code`, and with `network` where one is given, as `folder`, whole or not at all.
+
+    Raises:
+        UserError: there is something in the place of `folder`.
+    """
+    check_free(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    replaced = ("vae",) if network is None else ("vae", "transformer")
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as drafts:
+        draft = Path(drafts) / folder.name
+        shutil.copytree(model, draft, ignore=shutil.ignore_patterns(*replaced))
+        code.save_pretrained(draft / "vae")
+        if network is not None:
+            network.save_pretrained(draft / "transformer")
+        draft.rename(folder)
+
+
+def check_free(folder: Path) -> None:
+    """Refuse to write where something is: before the work, and again at its end."""
+    if folder.exists():
+        raise UserError(f"{folder} is there already; name another folder")

@@ -44,5 +44,5 @@ def test_cells_that_are_as_small_as_can_be_and_folders_that_are_there_are_refuse
 def coarse_model(folder):
     """The shipped transformer with cells of 16 pixels, whatever it is shipped with."""
     tiny = find_model("tiny")
-    write_recoded(tiny, folder / "coarse", same_code(linear_code(tiny), 16))
+    write_recoded(tiny, folder / "coarse", same_code(linear_code(str(tiny)), 16))
     return folder / "coarse"

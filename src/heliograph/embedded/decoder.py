@@ -19,7 +19,7 @@ from heliograph.cell_decoder import CellDecoder
 from heliograph.data.diorama.render import render
 from heliograph.data.world import cell_share, unit_pixels
 from heliograph.embedded.mix import mixed_record
-from heliograph.embedded.render import open_codec
+from heliograph.embedded.recode import linear_code
 from heliograph.embedded.small_training import store, train_until
 from heliograph.linear_autoencoder import LinearAutoencoder, to_patches
 from heliograph.shapes import CHUNK_FRAMES, FRAME_STRIDE
@@ -173,8 +173,7 @@ def train_decoder(
     """Train for at most `max_seconds`, from where `state` left off; returns whether all steps are done."""
     torch.set_num_threads(1)
     end = time.monotonic() + max_seconds
-    autoencoder = open_codec(model).autoencoder
-    assert isinstance(autoencoder, LinearAutoencoder)
+    autoencoder = linear_code(model)
     autoencoder.to(device)  # pyright: ignore[reportArgumentType] - the library's own annotation lacks devices
     print(f"linear code: {_figures(autoencoder, size)}", flush=True)
     training = DecoderTraining(autoencoder, config, Chunks.make(config.num_clips, size, autoencoder.stride))

@@ -21,7 +21,7 @@ def finer(model: Path, folder: Path) -> None:
             of `folder`.
     """
     check_free(folder)
-    code = linear_code(model)
+    code = linear_code(str(model))
     stride = code.stride // 2
     if stride % LATENT_STRIDE:
         raise UserError(f"{model} has cells of {code.stride} pixels; their half would have to be a multiple of 8")

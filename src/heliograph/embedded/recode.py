@@ -10,15 +10,15 @@ from heliograph.linear_autoencoder import LinearAutoencoder
 from heliograph.model.transformer import HeliosTransformer3DModel
 
 
-def linear_code(model: Path) -> LinearAutoencoder:
-    """The autoencoder of a model folder.
+def linear_code(model: str) -> LinearAutoencoder:
+    """The autoencoder of a model folder, float32, whose code is linear.
 
     Raises:
         UserError: it is of another kind.
     """
-    code = open_codec(str(model)).autoencoder
+    code = open_codec(model).autoencoder
     if not isinstance(code, LinearAutoencoder):
-        raise UserError(f"{model} has a {type(code).__name__}; only a linear code can be made anew")
+        raise UserError(f"{model} has a {type(code).__name__}; a linear code is needed, as the embedded model has")
     return code
 
 

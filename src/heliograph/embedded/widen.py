@@ -34,7 +34,7 @@ def widen(model: Path, folder: Path, z_dim: int) -> None:
     """
     check_free(folder)
     size = read_json(model / NATIVE_FILE)
-    wider = extend_code(linear_code(model), CODE_CLIPS, (size["height"], size["width"]), z_dim)
+    wider = extend_code(linear_code(str(model)), CODE_CLIPS, (size["height"], size["width"]), z_dim)
     network = wider_network(load_start(StartPoint(str(model)), torch.float32), z_dim, torch.Generator().manual_seed(0))
     write_recoded(model, folder, wider, network)
 

@@ -8,6 +8,7 @@
 #   motion      stage 2 where left and right are easy to find      crossings   the same in all colours and lights
 #   settle      stage 2 again, on everything, gently               whole       the same in larger batches
 #   continue    the same, mostly with a whole past                 even        both, the middle level counted twice
+#   halved      cells of half the side, and clips of their size    finer       stage 2 on them, four times the tokens
 #   pairs       the teacher's paths for prompts of the mix         ode         stage 3, few steps
 #   decoder     the network that paints what the code lacks        refiner     the one that smooths and sharpens it
 #   sharpen     the same against a critic, for edges               pack        the folder that is installed
@@ -33,6 +34,9 @@ WHOLE_STEPS=${WHOLE_STEPS:-3400}
 CONTINUE_STEPS=${CONTINUE_STEPS:-1500}
 EVEN_STEPS=${EVEN_STEPS:-3300}
 EVEN_BATCH=${EVEN_BATCH:-64}
+FINER_CLIPS=${FINER_CLIPS:-4000}
+FINER_LATE=${FINER_LATE:-1000}
+FINER_STEPS=${FINER_STEPS:-6000}
 PROMPTS=${PROMPTS:-480}
 PAIR_CHUNKS=${PAIR_CHUNKS:-6}
 PAIR_STEPS=${PAIR_STEPS:-8,8,8}
@@ -67,13 +71,16 @@ train() { # preset, start, data, steps; name of the result where it is not the p
         --max-steps "$4" --device "$DEVICE" "${resume[@]}" "${@:6}"
 }
 
+latents() { # model whose code it is, folder, clips, how many of them late
+    [ -f "$2/done" ] && return
+    limited "$PYTHON" -m heliograph.embedded latents "$1" "$2" --clips "$3" --late "$4" --workers "${WORKERS:-1}" \
+        --device "$DEVICE"
+    touch "$2/done"
+}
+
 mkdir -p "$STATE"
 [ -f "$STATE/start/heliograph.json" ] || "$PYTHON" -m heliograph.embedded start "$STATE/start"
-[ -f "$STATE/latents/done" ] || {
-    limited "$PYTHON" -m heliograph.embedded latents "$STATE/start" "$STATE/latents" --clips "$CLIPS" --late "$LATE" \
-        --workers "${WORKERS:-1}" --device "$DEVICE"
-    touch "$STATE/latents/done"
-}
+latents "$STATE/start" "$STATE/latents" "$CLIPS" "$LATE"
 train embedded-adapt "$STATE/start" "$STATE/latents" "$ADAPT_STEPS"
 train embedded-multiscale "$STATE/adapt/model" "$STATE/latents" "$MULTISCALE_STEPS"
 train embedded-motion "$STATE/multiscale/model" "$STATE/latents" "$MOTION_STEPS"
@@ -82,16 +89,19 @@ train embedded-settle "$STATE/crossings/model" "$STATE/latents" "$SETTLE_STEPS"
 train embedded-whole "$STATE/settle/model" "$STATE/latents" "$WHOLE_STEPS" whole --batch-size 64 --learning-rate 1e-3
 train embedded-continue "$STATE/whole/model" "$STATE/latents" "$CONTINUE_STEPS" continue --batch-size 64 --learning-rate 1e-3
 train embedded-even "$STATE/continue/model" "$STATE/latents" "$EVEN_STEPS" even --batch-size "$EVEN_BATCH" --learning-rate 1e-3
+[ -f "$STATE/halved/heliograph.json" ] || "$PYTHON" -m heliograph.embedded finer "$STATE/even/model" "$STATE/halved"
+latents "$STATE/halved" "$STATE/halved-latents" "$FINER_CLIPS" "$FINER_LATE"
+train embedded-finer "$STATE/halved" "$STATE/halved-latents" "$FINER_STEPS"
 [ -f "$STATE/pairs/done" ] || {
     "$PYTHON" -m heliograph.embedded prompts "$STATE/prompts.txt" --count "$PROMPTS"
-    limited "$PYTHON" -m heliograph.cli prepare "$STATE/prompts.txt" --ode-pairs --model "$STATE/even/model" \
+    limited "$PYTHON" -m heliograph.cli prepare "$STATE/prompts.txt" --ode-pairs --model "$STATE/finer/model" \
         --output "$STATE/pairs" --steps "$PAIR_STEPS" --guidance-scale 2.5 --negative-prompt "" --chunks "$PAIR_CHUNKS" \
         --device "$DEVICE"
     touch "$STATE/pairs/done"
 }
-train embedded-ode "$STATE/even/model" "$STATE/pairs" "$ODE_STEPS"
+train embedded-ode "$STATE/finer/model" "$STATE/pairs" "$ODE_STEPS"
 [ -f "$STATE/decoder.done" ] || {
-    limited "$PYTHON" -m heliograph.embedded decoder "$STATE/start" "$STATE/decoder.pt" --steps "$DECODER_STEPS" \
+    limited "$PYTHON" -m heliograph.embedded decoder "$STATE/halved" "$STATE/decoder.pt" --steps "$DECODER_STEPS" \
         --seconds "$(($(left) - 20))"
     touch "$STATE/decoder.done"
 }
@@ -99,12 +109,12 @@ train embedded-ode "$STATE/even/model" "$STATE/pairs" "$ODE_STEPS"
     "$PYTHON" -m heliograph.embedded pack "$STATE/ode/model" "$STATE/painting" --decoder "$STATE/decoder.pt" \
         --steps 1,1,2
 [ -f "$STATE/refiner.done" ] || {
-    limited "$PYTHON" -m heliograph.embedded refine "$STATE/painting" "$STATE/latents" "$STATE/refiner.pt" \
+    limited "$PYTHON" -m heliograph.embedded refine "$STATE/painting" "$STATE/halved-latents" "$STATE/refiner.pt" \
         --steps "$REFINER_STEPS" --chunks "$PAINTED_CHUNKS" --seconds "$(($(left) - 20))"
     touch "$STATE/refiner.done"
 }
 [ -f "$STATE/sharpened.done" ] || {
-    limited "$PYTHON" -m heliograph.embedded sharpen "$STATE/painting" "$STATE/latents" "$STATE/refiner.pt" \
+    limited "$PYTHON" -m heliograph.embedded sharpen "$STATE/painting" "$STATE/halved-latents" "$STATE/refiner.pt" \
         "$STATE/sharpened.pt" --steps "$SHARPEN_STEPS" --chunks "$PAINTED_CHUNKS" --seconds "$(($(left) - 20))"
     touch "$STATE/sharpened.done"
 }

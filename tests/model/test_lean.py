@@ -10,7 +10,7 @@ from torch import Tensor
 
 from heliograph.config import Guidance
 from heliograph.kernels import onednn
-from heliograph.kernels.onednn import linear, linear_gelu, linear_silu
+from heliograph.kernels.onednn import attend, linear, linear_gelu, linear_silu
 from heliograph.model.denoiser import Condition, TransformerDenoiser
 from heliograph.model.lean import can_run_lean
 from heliograph.model.transformer import HeliosTransformer3DModel
@@ -119,3 +119,29 @@ def test_fused_products_are_the_product_and_the_function(
     assert relative_error(linear_silu(x, weight, bias), torch.nn.functional.silu(want)) < 1e-6
     gelu = torch.nn.functional.gelu(want, approximate="tanh")
     assert relative_error(linear_gelu(x, weight, bias), gelu) < 1e-6
+
+
+@pytest.mark.parametrize("has_onednn", [True, False])
+@pytest.mark.parametrize("num_queries", [3, 700, 1100])  # in one part, in two, in three
+def test_attention_by_products_is_the_librarys(
+    monkeypatch: pytest.MonkeyPatch, num_queries: int, *, has_onednn: bool
+) -> None:
+    if not has_onednn:
+        monkeypatch.setattr(onednn, "fused_linear", lambda: None)
+    elif onednn.fused_linear() is None:
+        pytest.skip("this PyTorch has no oneDNN")
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    query, key, value = wave((2, num_queries, 3, 8), 0.37), wave((2, 37, 3, 8), 0.73), wave((2, 37, 3, 8), 0.11)
+    want = library_attention(query.double(), key.double(), value.double())
+    assert relative_error(attend(query, key, value).double(), want) < 1e-6
+    half = [x.bfloat16() for x in (query, key, value)]
+    theirs = relative_error(library_attention(*half).double(), want)
+    rounded = attend(query, key, half[2])
+    assert rounded.dtype == torch.bfloat16
+    assert relative_error(rounded.double(), want) < 1.01 * theirs
+
+
+def library_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """softmax(q·kᵀ/√e)·v of tokens x heads."""
+    query, key, value = query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
+    return torch.nn.functional.scaled_dot_product_attention(query, key, value).transpose(1, 2)

@@ -5,12 +5,16 @@ x86 build of PyTorch carries, does not; it is reached through the call that PyTo
 """
 
 from functools import cache
+from itertools import product
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
+
+_QUERIES = 512
+"""Queries whose scores are held at a time, at most: those of some thousand keys stay in a core's cache."""
 
 
 @cache
@@ -22,8 +26,8 @@ def fused_linear() -> Any:
 
 
 def linear(
-    x: Float[Tensor, "b n i"], weight: Float[Tensor, "o i"], bias: Float[Tensor, " o"] | None
-) -> Float[Tensor, "b n o"]:
+    x: Float[Tensor, "... i"], weight: Float[Tensor, "o i"], bias: Float[Tensor, " o"] | None
+) -> Float[Tensor, "... o"]:
     """x·Wᵀ + b, no gradient recorded. `x` is contiguous: oneDNN takes other layouts, a thousand times slower."""
     call = fused_linear()
     return F.linear(x, weight, bias) if call is None else call(x.contiguous(), weight, bias, "none", [], "")
@@ -45,6 +49,31 @@ def linear_silu(
     """silu(x·Wᵀ + b), rounded once; as `linear`."""
     call = fused_linear()
     return F.silu(F.linear(x, weight, bias)) if call is None else call(x.contiguous(), weight, bias, "swish", [], "")
+
+
+def attend(
+    query: Float[Tensor, "b n k e"], key: Float[Tensor, "b m k e"], value: Float[Tensor, "b m k e"]
+) -> Float[Tensor, "b n k e"]:
+    """softmax(q·kᵀ/√e)·v for each head, in the dtype of the values, no gradient recorded.
+
+    Scores have the precision of queries and keys, which may be float32 beside values in bfloat16.
+    """
+    if fused_linear() is None or torch.get_num_threads() > 1:  # threads would meet after each of many small products
+        query, key = query.to(value.dtype), key.to(value.dtype)
+        query, key, value = query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
+        return F.scaled_dot_product_attention(query, key, value).transpose(1, 2)
+    # Two products for each head, and all its scores between them: PyTorch's own kernel multiplies by MKL.
+    scaled = (query * query.shape[-1] ** -0.5).transpose(1, 2).contiguous()
+    keys, values = key.transpose(1, 2).contiguous(), value.permute(0, 2, 3, 1).contiguous()
+    mixed = value.new_empty(query.shape)
+    count = query.shape[1]
+    size = -(-count // -(-count // _QUERIES))  # parts of about the same size
+    for sample, head in product(range(query.shape[0]), range(query.shape[2])):
+        for first in range(0, count, size):
+            rows = slice(first, first + size)
+            shares = linear(scaled[sample, head, rows], keys[sample, head], None).softmax(-1)
+            mixed[sample, rows, head] = linear(shares.to(value.dtype), values[sample, head], None)
+    return mixed
 
 
 @cache

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from heliograph.kernels.onednn import linear, linear_gelu
+from heliograph.kernels.onednn import attend, linear, linear_gelu
 from heliograph.model.attention import Attention, TextKeys
 from heliograph.model.block import TextSource, TransformerBlock
 from heliograph.model.embed import TimeRow
@@ -183,16 +183,16 @@ class _LeanBlock:
             past, chunk = key.split([num_past, key.shape[1] - num_past], dim=1)
             key = torch.cat([self.source.attn1._amplify(past), chunk], dim=1)
         value = joined[:, :, 2].unflatten(-1, (self._heads, -1))
-        mixed = _mix(query[:, num_past:] if is_last else query, key, value)
+        mixed = attend(query[:, num_past:] if is_last else query, key, value).flatten(2)
         return linear(mixed, self._out.weight, self._out.bias)
 
     def _turned(self, pair: Float[Tensor, "b n 2 d"], rotary: Rotary) -> Float[Tensor, "b n 2 k e"]:
-        """Queries and keys: RMS norm over the width, and each pair of channels turned by its token's angle."""
+        """Queries and keys, float32: RMS norm over the width, and each pair of channels turned by its token's angle."""
         # (a + ib)·(cos + i·sin) is the turn; the norm's 1/RMS goes into the table, which is smaller than the tokens.
         turns = rotary.turns[:, None, None] * _inverse_rms(pair, self._eps)[..., None]
         scaled = (pair * self._norms).unflatten(-1, (self._heads, -1, 2))
         turned = torch.view_as_real(torch.view_as_complex(scaled) * turns)
-        return turned.flatten(-2).to(self._dtype)
+        return turned.flatten(-2)
 
     def _read(self, tokens: Float[Tensor, "b n d"], keys: TextKeys) -> None:
         """Add what the text says."""
@@ -203,8 +203,8 @@ class _LeanBlock:
         else:
             entering = tokens
         query = linear(entering.to(self._dtype), self._text_query.weight, self._text_query.bias)
-        query = (query * _inverse_rms(query, self._eps) * self._text_norm).to(self._dtype)
-        mixed = _mix(query.unflatten(-1, (self._heads, -1)), keys.key, keys.value)
+        query = (query * _inverse_rms(query, self._eps) * self._text_norm).unflatten(-1, (self._heads, -1))
+        mixed = attend(query, keys.key.to(query.dtype), keys.value).flatten(2)
         tokens += linear(mixed, self._text_out.weight, self._text_out.bias)
 
     @staticmethod
@@ -235,11 +235,3 @@ def _inverse_rms(x: Float[Tensor, "... d"], eps: float) -> Float[Tensor, "... 1"
     """1/√(mean of squares + ε) over the last axis, float32."""
     size = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
     return (size * size).mul_(1 / x.shape[-1]).add_(eps).rsqrt_()
-
-
-def _mix(
-    query: Float[Tensor, "b n k e"], key: Float[Tensor, "b m k e"], value: Float[Tensor, "b m k e"]
-) -> Float[Tensor, "b n d"]:
-    """softmax(q·kᵀ/√e)·v, heads joined."""
-    mixed = F.scaled_dot_product_attention(query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2))
-    return mixed.transpose(1, 2).flatten(2)

@@ -106,8 +106,7 @@ train embedded-ode "$STATE/finer/model" "$STATE/pairs" "$ODE_STEPS"
     touch "$STATE/decoder.done"
 }
 [ -f "$STATE/painting/heliograph.json" ] ||
-    "$PYTHON" -m heliograph.embedded pack "$STATE/ode/model" "$STATE/painting" --decoder "$STATE/decoder.pt" \
-        --steps 1,1,2
+    "$PYTHON" -m heliograph.embedded pack "$STATE/ode/model" "$STATE/painting" --decoder "$STATE/decoder.pt"
 [ -f "$STATE/refiner.done" ] || {
     limited "$PYTHON" -m heliograph.embedded refine "$STATE/painting" "$STATE/halved-latents" "$STATE/refiner.pt" \
         --steps "$REFINER_STEPS" --chunks "$PAINTED_CHUNKS" --seconds "$(($(left) - 20))"

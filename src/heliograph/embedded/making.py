@@ -151,11 +151,11 @@ def prompts(file: Path, count: int) -> None:
     write_whole(file, "".join(f"{line}\n" for line in teaching_prompts(count)).encode())
 
 
-STEPS = "1,1,2"
+STEPS = "2,1,1"
 """Steps on each level that the embedded model is sampled with: it is distilled."""
 
-GUIDANCE, GUIDED_LEVELS = 1.35, 2
-"""And its guidance, a little, so that subjects last, on the levels where they are decided: six evaluations a chunk."""
+GUIDANCE, GUIDED_LEVELS = 1.35, 1
+"""And its guidance, a little, so that subjects last, on the level where they are decided: six evaluations a chunk."""
 
 
 @click.command()

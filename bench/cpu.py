@@ -54,7 +54,7 @@ bfloat16), in a thread beside the sampling of the next chunk.
 file. Frames of diffusers come when the whole video is done, so the ratio of first frames is left out here.
 
 With guidance diffusers runs the network twice in every step and heliograph once, with both branches as a batch of two.
-The model as shipped guides its two coarse levels alone, which diffusers cannot: here both guide every level, and the
+The model as shipped guides its coarsest level alone, which diffusers cannot: here both guide every level, and the
 videos below are as shipped.
 The model before its distillation (`runs/teacher`, 6,6,6) has that of CFG-Zero*, which sets the velocity of the first
 two steps of a chunk to zero: heliograph does not ask the network there. Without guidance both ask it equally often.

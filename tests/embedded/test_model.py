@@ -38,8 +38,8 @@ def test_it_has_a_card(folder):
 def test_it_says_that_it_is_trained_and_how_it_is_sampled(pipeline):
     assert not pipeline.is_random
     assert pipeline.engine.size == (128, 128)
-    assert pipeline.engine.sampler.steps == (1, 1, 2)
-    assert pipeline.engine.sampler.guidance == Guidance(1.35, levels=2)
+    assert pipeline.engine.sampler.steps == (2, 1, 1)
+    assert pipeline.engine.sampler.guidance == Guidance(1.35, levels=1)
 
 
 def test_twenty_prompts_are_followed_nearly_as_often_as_recorded(pipeline):

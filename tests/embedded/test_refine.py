@@ -73,7 +73,7 @@ def training(examples: Examples) -> RefinerTraining:
 def test_what_the_model_makes_lies_near_the_truth_and_is_not_it(examples: Examples) -> None:
     apart = (examples.made - examples.true).square().mean(dim=(1, 2, 3, 4)).sqrt()
     assert bool((apart <= CONFIG.largest_error).all()) and bool((apart > 0.05).any())
-    assert examples.frames.shape == (6, 33, 3, 128, 128) and examples.shares.shape == (6, 9, 8, 8)
+    assert examples.frames.shape == (6, 33, 3, 128, 128) and examples.shares.shape == (6, 9, 16, 16)
 
 
 def test_fewer_levels_left_to_the_model_leave_more_of_the_truth(latents: Path) -> None:

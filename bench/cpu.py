@@ -59,7 +59,8 @@ videos below are as shipped.
 The model before its distillation (`runs/teacher`, 6,6,6) has that of CFG-Zero*, which sets the velocity of the first
 two steps of a chunk to zero: heliograph does not ask the network there. Without guidance both ask it equally often.
 
-heliograph runs on one thread (and one for decoding, one for encoding), diffusers on one; rows of two threads are
+heliograph runs on one thread, a second one for the negative prompt where guidance is on (and one for decoding, one for
+encoding; `transformer` and `decode` add up what runs side by side), diffusers on one; rows of two threads are
 diffusers on two that look for work for 3 ms before they sleep, which is what PyTorch does by itself on two cores.
 `chunk` is the time from one chunk handed over to the next: of heliograph's the last is there at once, decoded beside
 the one before.

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from heliograph.checkpoint import find_model
 from heliograph.config import Guidance, SpeedConfig
@@ -60,6 +61,20 @@ def test_the_prompt_decides_and_the_seed_repeats(pipeline):
     assert day.mean() > night.mean() + 20
     again = pipeline("a big red fish swims over a coral reef by day", num_frames=33, seed=3).frames
     assert (again == day).all()
+
+
+def test_a_second_core_takes_a_branch_of_guidance_and_changes_nothing(monkeypatch):
+    frames, threads = [], torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for cores in (1, 2):
+            monkeypatch.setattr("heliograph.engine.engine.count_cores", lambda cores=cores: cores)
+            one = HeliosPipeline.from_pretrained("tiny", device="cpu", dtype="float32")
+            assert (one.engine.second_thread is not None) == (cores > 1) == (not one.engine.pairs_branches)
+            frames.append(one("a big red fish swims over a coral reef", num_frames=66, seed=3).frames)
+    finally:
+        torch.set_num_threads(threads)
+    assert (frames[0] == frames[1]).all()
 
 
 @pytest.mark.parametrize("speed", [SpeedConfig(history_reuse="level"), SpeedConfig(fp8=True)], ids=["reuse", "fp8"])

@@ -1,6 +1,8 @@
 """The blocks as a CPU runs them: the same velocity as the plain blocks, no less exact, over the same tensors."""
 
 import copy
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -101,6 +103,34 @@ def test_both_branches_of_guidance_in_one_pass_are_those_of_two() -> None:
         want = guided_velocity(denoiser, X, 500.0, Branches(prompt, negative), guidance)
         got = guided_velocity(denoiser, X, 500.0, Branches(prompt, negative, both), guidance)
     assert relative_error(got, want) < 1e-5
+
+
+def test_branches_side_by_side_have_the_bits_of_one_after_the_other() -> None:
+    denoiser = TransformerDenoiser(lean(small_transformer()))
+    with torch.no_grad(), ThreadPoolExecutor(1) as thread:
+        context = denoiser.context(random_history(seed=0).tiers(9))
+        prompt, negative = (Condition(denoiser.prompt(text), context) for text in (TEXT, OTHER_TEXT))
+        want = guided_velocity(denoiser, X, 500.0, Branches(prompt, negative), Guidance(3.0))
+        beside = Branches(prompt, negative, second_thread=thread)
+        assert all(torch.equal(guided_velocity(denoiser, X, 500.0, beside, Guidance(3.0)), want) for _ in range(3))
+
+
+@pytest.mark.parametrize("failing", ["prompt", "negative"])
+def test_an_error_of_one_branch_is_told_when_the_other_is_done(failing: str) -> None:
+    done = []
+
+    def denoiser(x: torch.Tensor, timestep: float, condition: str) -> torch.Tensor:
+        assert not torch.is_grad_enabled()
+        if condition == failing:
+            raise ZeroDivisionError(condition)
+        time.sleep(0.05)
+        done.append(condition)
+        return x * timestep
+
+    with torch.no_grad(), ThreadPoolExecutor(1) as thread:
+        with pytest.raises(ZeroDivisionError, match=failing):
+            guided_velocity(denoiser, X, 500.0, Branches("prompt", "negative", second_thread=thread), Guidance(3.0))
+        assert done == [{"prompt": "negative", "negative": "prompt"}[failing]]
 
 
 @pytest.mark.parametrize("has_onednn", [True, False])

@@ -61,7 +61,8 @@ def _timed(folder: ModelFolder, plan: Plan, needs: ModelNeeds, runner: Runner) -
 
     def branches(tiers: Tiers, _: int) -> Branches:
         context = denoiser.context(tiers)
-        return Branches(*(Condition(prompt, context) for prompt in prompts))
+        prompt, negative = (Condition(prompt, context) for prompt in prompts)
+        return Branches(prompt, negative)
 
     stride = needs.work.stride
     cells = needs.work.height // stride, needs.work.width // stride

@@ -252,7 +252,7 @@ def _about(found: Results) -> str:
     steps = ",".join(map(str, found["steps"]))
     sampled = f"steps {steps}, guidance {found['guidance_scale']:g}"
     if found.get("guided_levels") is not None:
-        sampled += f" on the first {found['guided_levels']} levels"
+        sampled += f" on {found['guided_levels']} of the levels, coarse first"
     return f"Weights `{found['weights']}`, {sampled}, commit `{found['commit']}`.\n"
 
 

@@ -48,8 +48,8 @@ class Family:
 MEMORY = Family(
     "arm-full",
     "The ideas left out, one by one",
-    "Each arm is stage 2 continued from the same weights (the shipped teacher before its last 5,592 steps) for the "
-    "same {steps} steps of 16 samples with one idea left out",
+    "Each arm is stage 2 continued from the same weights (the shipped teacher 8,592 steps earlier, with cells of 16 "
+    "pixels) for the same {steps} steps of 16 samples with one idea left out",
     "An arm is short beside the training before it, which had the idea: it shows what leaving out undoes, and no "
     "difference here is not proof that there would be none from the start.",
     {

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,12 +12,13 @@ import torch
 from heliograph.checkpoint import ModelFolder, digest_additions, native_memory, native_size, native_values, tensor_table
 from heliograph.config import EXACT, MemoryConfig, SamplerConfig, SpeedConfig
 from heliograph.engine.decoders import choose_decoder
-from heliograph.engine.machine import free_bytes
+from heliograph.engine.machine import count_cores, free_bytes
 from heliograph.engine.pictures import Pictures
 from heliograph.engine.plan import Plan
 from heliograph.engine.prompts import TextEmbeddings
 from heliograph.engine.tuning import device_for_vae, tried, tuned_denoiser, tuned_transformer
 from heliograph.model.denoiser import TransformerDenoiser
+from heliograph.model.lean import LeanBlocks
 from heliograph.presets import sampler_for
 from heliograph.request import chosen_sampler
 from heliograph.shapes import LARGE_PARAMETERS
@@ -31,8 +33,8 @@ _SAMPLES = 16
 class Engine:
     """The parts of one model. Sessions share it; nothing in it belongs to a single video.
 
-    `pairs_guidance` runs the two branches of guidance as a batch of two: quicker for a small model on a CPU, where a
-    pass is many small calls, and of no use where one branch keeps the device busy. `num_threads` are those to run it
+    `pairs_guidance` runs the two branches of guidance together: for a small model on a CPU, where a pass is many small
+    calls on one thread, and of no use where one branch keeps the device busy. `num_threads` are those to run it
     on where it runs on the CPU. `matches_chunks`: chunks are led in unless a request says otherwise. `approximations`
     are what was given up for speed, in words.
     """
@@ -53,8 +55,21 @@ class Engine:
 
     @property
     def pairs_branches(self) -> bool:
-        """Whether branches of guidance run as a pair. Where rows of the history are kept, each prompt keeps its own."""
-        return self.pairs_guidance and self.denoiser.history_reuse == "off"
+        """Whether branches of guidance are a batch of two; not where rows of the past are kept, each prompt's its own."""
+        return self.pairs_guidance and self.denoiser.history_reuse == "off" and self.second_thread is None
+
+    @cached_property
+    def second_thread(self) -> Executor | None:
+        """Makes one branch of guidance beside the other, with the same bits, on a core that would have nothing to do.
+
+        None where there is no other core, where a pass has several threads by itself, and where the blocks are not ours
+        (a graph of the library has memory for one pass at a time).
+        """
+        is_ours = isinstance(self.denoiser.transformer.lean, LeanBlocks)
+        if not (self.pairs_guidance and is_ours and count_cores() > 1 and torch.get_num_threads() == 1):
+            return None
+        # Asking a thread for its number of threads is what gives it the one that is set.
+        return ThreadPoolExecutor(1, "heliograph-guidance", initializer=torch.get_num_threads)
 
     @cached_property
     def pictures(self) -> Pictures:

@@ -60,6 +60,11 @@ class Machine:
         return self.container is not None and self.container.limit_bytes < self.host_total_bytes
 
 
+def count_cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def this_machine(disk: Path) -> Machine:
     """What this machine has now; `disk` is an existing folder on the disk that holds, or would hold, models."""
     memory = psutil.virtual_memory()
@@ -68,7 +73,7 @@ def this_machine(disk: Path) -> Machine:
         host_total_bytes=memory.total,
         host_available_bytes=memory.available,
         disk_free_bytes=shutil.disk_usage(disk).free,
-        num_cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        num_cores=count_cores(),
         container=container_limit(),
     )
 

@@ -140,7 +140,7 @@ class Session:
         words = self.request.negative_prompt
         negative = Condition(self._prompts.negative(words), context)
         both = Condition(self._prompts.both(mix, words), context) if self.engine.pairs_branches else None
-        return Branches(prompt, negative, both)
+        return Branches(prompt, negative, both, self.engine.second_thread)
 
 
 def chunks_of(session: Session, count: int | None = None) -> Iterator[Chunk]:

@@ -55,7 +55,7 @@ class Engine:
 
     @property
     def pairs_branches(self) -> bool:
-        """Whether branches of guidance are a batch of two; not where rows of the past are kept, each prompt's its own."""
+        """Whether branches of guidance are a batch of two. Where rows of the past are kept, each prompt has its own."""
         return self.pairs_guidance and self.denoiser.history_reuse == "off" and self.second_thread is None
 
     @cached_property

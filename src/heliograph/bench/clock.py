@@ -49,7 +49,7 @@ class PartClock:
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self._calls: list[tuple[Any, Any]] = []
-        self._begun: Any = None
+        self._begun = threading.local()  # calls may be side by side
 
     @property
     def num_calls(self) -> int:
@@ -58,11 +58,11 @@ class PartClock:
 
     def begin(self) -> None:
         """A call starts."""
-        self._begun = self._moment()
+        self._begun.moment = self._moment()
 
     def end(self) -> None:
         """The call is over."""
-        self._calls.append((self._begun, self._moment()))
+        self._calls.append((self._begun.moment, self._moment()))
 
     def seconds(self) -> list[float]:
         """Of each call; waits for the device."""

@@ -53,7 +53,8 @@ bfloat16), in a thread beside the sampling of the next chunk.
 `transformer` and `decode` are therefore ratios of the two parts, and `end to end` is of frames per second with the
 file. Frames of diffusers come when the whole video is done, so the ratio of first frames is left out here.
 
-With guidance diffusers runs the network twice in every step and heliograph once, with both branches as a batch of two.
+With guidance both run the network twice in every step, diffusers one branch after the other, heliograph side by side
+(with OpenVINO once, both branches as a batch of two).
 The model as shipped guides its coarsest level alone, which diffusers cannot: here both guide every level, and the
 videos below are as shipped.
 The model before its distillation (`runs/teacher`, 6,6,6) has that of CFG-Zero*, which sets the velocity of the first

@@ -100,17 +100,17 @@ def guided_velocity(
     combine = cfg_zero_star if guidance.method == "cfg_zero_star" else classifier_free
     if branches.both is not None:
         conditional, unconditional = denoiser(torch.cat([x, x]), timestep, branches.both).chunk(2)
-    else:
-        assert branches.negative is not None, "guidance is on, but there is no negative prompt to weigh against"
-        if branches.second_thread is None:
+        return combine(conditional, unconditional, guidance.scale)
+    assert branches.negative is not None, "guidance is on, but there is no negative prompt to weigh against"
+    if branches.second_thread is not None:
+        beside = branches.second_thread.submit(_without_gradients, denoiser, x, timestep, branches.negative)
+        try:
             conditional = denoiser(x, timestep, branches.prompt)
-            unconditional = denoiser(x, timestep, branches.negative)
-        else:
-            beside = branches.second_thread.submit(_without_gradients, denoiser, x, timestep, branches.negative)
-            try:
-                conditional = denoiser(x, timestep, branches.prompt)
-            finally:  # nothing is left at work behind an error
-                unconditional = beside.result()
+        finally:  # nothing is left at work behind an error
+            unconditional = beside.result()
+    else:
+        conditional = denoiser(x, timestep, branches.prompt)
+        unconditional = denoiser(x, timestep, branches.negative)
     return combine(conditional, unconditional, guidance.scale)
 
 

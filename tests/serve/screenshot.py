@@ -10,9 +10,9 @@ from tests.serve.browser import Page, chromium
 from tests.serve.harness import running, wait_for
 
 PROMPTS = (
-    "a big red fish swims over a coral reef by day",
-    "a big yellow fish swims over a coral reef by day",
-    "a big white jellyfish drifts over a coral reef at night",
+    "a big orange balloon floats over a desert by day",
+    "a big pink balloon floats over a desert by day",
+    "a big pink balloon floats over snowy mountains at sunset",
 )
 PLAYED = 3
 """Chunks that each prompt is shown for."""

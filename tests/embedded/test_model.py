@@ -68,7 +68,7 @@ def test_a_second_core_takes_a_branch_of_guidance_and_changes_nothing(monkeypatc
     torch.set_num_threads(1)
     try:
         for cores in (1, 2):
-            monkeypatch.setattr("heliograph.engine.engine.count_cores", lambda cores=cores: cores)
+            monkeypatch.setattr("heliograph.engine.tuning.count_cores", lambda cores=cores: cores)
             one = HeliosPipeline.from_pretrained("tiny", device="cpu", dtype="float32")
             assert (one.engine.second_thread is not None) == (cores > 1) == (not one.engine.pairs_branches)
             frames.append(one("a big red fish swims over a coral reef", num_frames=66, seed=3).frames)

@@ -13,7 +13,7 @@ from heliograph.engine.engine import native_sampler
 from heliograph.engine.needs import ModelNeeds
 from heliograph.engine.plan import Plan
 from heliograph.engine.threads import SMALL_PARAMETERS
-from heliograph.engine.tuning import tune, tuned_denoiser
+from heliograph.engine.tuning import guidance_thread, tune, tuned_denoiser
 from heliograph.memory import History, Tiers
 from heliograph.model.denoiser import Condition
 from heliograph.model.openvino import has_openvino
@@ -57,12 +57,13 @@ def _timed(folder: ModelFolder, plan: Plan, needs: ModelNeeds, runner: Runner) -
     denoiser = tuned_denoiser(transformer, plan, speed)
     embedding = torch.zeros(1, TEXT_TOKENS, transformer.config["text_dim"])
     seeds, sampler = RequestSeeds(0), native_sampler(folder)
-    prompts = denoiser.prompt(embedding), denoiser.prompt(embedding)
+    one, two = denoiser.prompt(embedding), denoiser.prompt(torch.cat([embedding, embedding]))
+    thread = guidance_thread(transformer)
 
     def branches(tiers: Tiers, _: int) -> Branches:
-        context = denoiser.context(tiers)
-        prompt, negative = (Condition(prompt, context) for prompt in prompts)
-        return Branches(prompt, negative)
+        context = denoiser.context(tiers)  # branches run as they do in an engine
+        both = Condition(two, context) if thread is None else None
+        return Branches(Condition(one, context), Condition(one, context), both, thread)
 
     stride = needs.work.stride
     cells = needs.work.height // stride, needs.work.width // stride

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,13 +12,12 @@ import torch
 from heliograph.checkpoint import ModelFolder, digest_additions, native_memory, native_size, native_values, tensor_table
 from heliograph.config import EXACT, MemoryConfig, SamplerConfig, SpeedConfig
 from heliograph.engine.decoders import choose_decoder
-from heliograph.engine.machine import count_cores, free_bytes
+from heliograph.engine.machine import free_bytes
 from heliograph.engine.pictures import Pictures
 from heliograph.engine.plan import Plan
 from heliograph.engine.prompts import TextEmbeddings
-from heliograph.engine.tuning import device_for_vae, tried, tuned_denoiser, tuned_transformer
+from heliograph.engine.tuning import device_for_vae, guidance_thread, tried, tuned_denoiser, tuned_transformer
 from heliograph.model.denoiser import TransformerDenoiser
-from heliograph.model.lean import LeanBlocks
 from heliograph.presets import sampler_for
 from heliograph.request import chosen_sampler
 from heliograph.shapes import LARGE_PARAMETERS
@@ -60,16 +59,8 @@ class Engine:
 
     @cached_property
     def second_thread(self) -> Executor | None:
-        """Makes one branch of guidance beside the other, with the same bits, on a core that would have nothing to do.
-
-        None where there is no other core, where a pass has several threads by itself, and where the blocks are not ours
-        (a graph of the library has memory for one pass at a time).
-        """
-        is_ours = isinstance(self.denoiser.transformer.lean, LeanBlocks)
-        if not (self.pairs_guidance and is_ours and count_cores() > 1 and torch.get_num_threads() == 1):
-            return None
-        # Asking a thread for its number of threads is what gives it the one that is set.
-        return ThreadPoolExecutor(1, "heliograph-guidance", initializer=torch.get_num_threads)
+        """Makes one branch of guidance beside the other, where they run together and a core is left for it."""
+        return guidance_thread(self.denoiser.transformer) if self.pairs_guidance else None
 
     @cached_property
     def pictures(self) -> Pictures:

@@ -1,6 +1,7 @@
 """The transformer as this machine runs it fastest: loaded the way of the plan, and then what `SpeedConfig` says."""
 
 import logging
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import replace
 from importlib.util import find_spec
 
@@ -10,6 +11,7 @@ from heliograph.checkpoint import ModelFolder, load_transformer
 from heliograph.config import Runner, SpeedConfig
 from heliograph.engine.attention import ROUNDED_KERNELS, choose_attention, set_attention
 from heliograph.engine.graphs import GraphedTransformer, capture_on_gpu, pays_on_gpu
+from heliograph.engine.machine import count_cores
 from heliograph.engine.offload import offload_blocks
 from heliograph.engine.plan import Plan
 from heliograph.engine.quantise import load_rounded_transformer, round_matrices
@@ -17,6 +19,7 @@ from heliograph.errors import UserError
 from heliograph.model.attention import SelfAttention
 from heliograph.model.denoiser import TransformerDenoiser
 from heliograph.model.float8 import spared_blocks, to_float8
+from heliograph.model.lean import LeanBlocks
 from heliograph.model.openvino import OpenVinoBlocks, has_openvino
 from heliograph.model.packing import pack
 from heliograph.model.transformer import HeliosTransformer3DModel
@@ -194,3 +197,15 @@ def device_for_vae(name: str | None, device: torch.device) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"there is no device {name!r} here for the autoencoder; use for example cuda:1") from error
     return chosen
+
+
+def guidance_thread(transformer: HeliosTransformer3DModel) -> Executor | None:
+    """Makes one branch of guidance beside the other, with the same bits, on a core that would have nothing to do.
+
+    None where there is no other core, where a pass has several threads by itself, and where the blocks are not ours
+    (a graph of the library has memory for one pass at a time). For small models on a CPU, tuned before.
+    """
+    if not (isinstance(transformer.lean, LeanBlocks) and count_cores() > 1 and torch.get_num_threads() == 1):
+        return None
+    # Asking a thread for its number of threads is what gives it the one that is set.
+    return ThreadPoolExecutor(1, "heliograph-guidance", initializer=torch.get_num_threads)

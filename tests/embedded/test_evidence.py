@@ -3,11 +3,13 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
-from heliograph.data.diorama.record import LIVES_IN, is_heldout
+from heliograph.data.diorama.record import LIVES_IN, Record, is_heldout
 from heliograph.data.diorama.render import render
 from heliograph.embedded.checking import DAMAGES, check_checkers
 from heliograph.embedded.endurance import KEPT, METRICS, NUM_MOMENTS, PROPERTIES, measured, moments, summed_up
@@ -15,9 +17,13 @@ from heliograph.embedded.evidence import write_evidence
 from heliograph.embedded.levels import PASTS
 from heliograph.embedded.mix import mixed_record
 from heliograph.embedded.results import merge_results
-from heliograph.embedded.steering import other_record
+from heliograph.embedded.score import heldout_prompts
+from heliograph.embedded.steering import GIVEN_CHUNKS, STARTS, TRUE, SteeringPlan, other_record, steering
+from heliograph.engine.session import Session
 from heliograph.errors import UserError
 from heliograph.evaluate.truth import Reader
+from heliograph.pipeline import HeliosPipeline
+from heliograph.shapes import CHUNK_FRAMES
 
 RECORD = replace(mixed_record(3), motion="circle", pan="none", speed="slow")
 
@@ -84,6 +90,50 @@ def test_a_change_of_scene_keeps_the_subject_where_it_can_live_there():
     assert len(scenes) > 3
 
 
+class Projector(HeliosPipeline):
+    """A pipeline whose videos are the true clip, whatever they are asked for."""
+
+    def __init__(self, record: Record) -> None:
+        self.engine: Any = SimpleNamespace(size=(64, 64))
+        self.record = record
+
+    def session(self, prompt: str, *, seed: int, image: Any = None, video: Any = None) -> Session:
+        """The clip from its beginning, or from where the one that is given ends."""
+        given = _true(self.record, 0, GIVEN_CHUNKS)
+        assert image is None or np.array_equal(image, given[0])
+        assert video is None or np.array_equal(video, given)
+        return Projection(self.record, 0 if video is None else GIVEN_CHUNKS)
+
+
+class Projection(Session):
+    """A session that goes on showing the true clip."""
+
+    def __init__(self, record: Record, chunk: int) -> None:
+        self.record, self.chunk = record, chunk
+
+    def next_chunk(self) -> Any:
+        """Its next frames."""
+        self.chunk += 1
+        return SimpleNamespace(frames=_true(self.record, self.chunk - 1, 1))
+
+    def set_prompt(self, prompt: str, *, transition_chunks: int = 1) -> None:
+        """Nothing changes."""
+
+
+def _true(record: Record, chunk: int, count: int) -> np.ndarray:
+    footage = render([record], [CHUNK_FRAMES * chunk], CHUNK_FRAMES * count, 64, 64)
+    return footage.frames[0].permute(0, 2, 3, 1).numpy()
+
+
+def test_true_clips_are_read_where_the_videos_that_start_from_them_are():
+    found = steering(Projector(heldout_prompts(1)[0].record), SteeringPlan(1), lambda line: None)
+    for name in STARTS:
+        assert found[name] == found[TRUE + name]
+        assert found[name]["scene"]["mean"] == found[name]["kind"]["mean"] == 1
+    assert found["scene"]["before"]["mean"] == found["scene"]["no cut"]["mean"] == 1
+    assert found["scene"]["after"]["mean"] == 0
+
+
 def test_the_checkers_are_checked_on_every_damage(checked):
     assert set(checked) == set(DAMAGES)
     assert all(each["share"] in (0, 1) and each["num"] == 1 for read in checked.values() for each in read.values())
@@ -107,7 +157,8 @@ def test_the_page_shows_every_stored_result(clip, checked, tmp_path: Path):
     merge_results(folder / "embedded.json", {"as shipped": scores})
     merge_results(folder / "stages.json", {"after ODE, 2,2,2": scores})
     merge_results(folder / "bars.json", {"endurance": about | {"seconds": 180, "model": side, "world": side}})
-    steering = {"image": start, "video": start, "colour": change, "time": change, "scene": change}
+    starts = {whose + name: start for name in STARTS for whose in ("", TRUE)}
+    steering = starts | {"colour": change, "time": change, "scene": change}
     merge_results(folder / "bars.json", {"steering": about | steering})
     error = {side: {"mean": 0.0125, "low": 0.01, "high": 0.02, "num": 6} for side in ("near", "elsewhere")}
     errors = {past: [error] * 3 for past in PASTS}
@@ -121,6 +172,7 @@ def test_the_page_shows_every_stored_result(clip, checked, tmp_path: Path):
     assert "75 % [30, 95]" in page and "c0ffee" in page and "| 64 px | clean | 1 |" in page
     assert all((folder / f"drift-{name}.svg").read_text().startswith("<svg xmlns") for name in PROPERTIES)
     assert "| kind | 100 % | 100 % [100, 100] | 100 % | 100 % | 100 % [100, 100] | 100 % |" in page
+    assert "| true clip of video | 2 | 50 % [10, 90] |" in page
     assert page.count("| 0.0125 [0.01, 0.02] ") == 4 * 6
     assert set(json.loads((folder / "bars.json").read_text())) == {"endurance", "steering", "levels"}
 

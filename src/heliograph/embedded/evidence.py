@@ -22,7 +22,7 @@ from heliograph.embedded.evidence_arms import sections as arms_sections
 from heliograph.embedded.evidence_quality import section
 from heliograph.embedded.levels import PASTS
 from heliograph.embedded.markdown import figure, judged, percent, table
-from heliograph.embedded.steering import STAYS
+from heliograph.embedded.steering import STARTS, STAYS, TRUE
 from heliograph.errors import UserError
 from heliograph.evaluate.drift import CURVE_POINTS, scattered_drift
 from heliograph.evaluate.plots import curve_plot, number
@@ -83,9 +83,9 @@ one); for `nothing` not even the anchor. Noise hides detail, so no model could r
 
 STEERING = """## What is given is kept, what is changed changes
 
-Videos that start from the first frame, or the first {given} frames, of a true clip, {seconds} s later; and videos
-whose prompt changes in one attribute after three chunks, read from the fourth chunk after the change on. Where the new
-scene is no place for the old subject, another one is asked for.
+Videos that start from the first frame, or the first {given} frames, of a true clip, {seconds} s later, and the true
+clips themselves, read at the same time; and videos whose prompt changes in one attribute after three chunks, read from
+the fourth chunk after the change on. Where the new scene is no place for the old subject, another one is asked for.
 """
 
 CHECKERS = """## The checkers
@@ -205,7 +205,8 @@ def _steering(found: Results) -> list[str]:
             str(found[name]["num"]),
             *(percent(found[name][attribute]) for attribute in ("scene", "kind", "colour")),
         ]
-        for name in ("image", "video")
+        for start in STARTS
+        for name in (start, TRUE + start)
     ]
     changes = [
         [

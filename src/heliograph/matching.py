@@ -36,15 +36,15 @@ MOVED = 40 / 127.5
 AROUND = 1 / 7
 """Side of the square, in picture heights, over which changes are averaged: about one latent cell of a small picture."""
 
-STEEPNESS = 8
-"""How quickly a change counts as motion from `MOVED` on: of twice that, a 256th is still led in. With 4 instead, large
-things that had moved on left a pale ghost of themselves for nine frames."""
+STEEPNESS = 12
+"""How quickly a change counts as motion from `MOVED` on. With 4 instead, large things that had moved on left a ghost of
+themselves for nine frames; decision 0018 has what more would cost."""
 
-BESIDE = 1 / 16
-"""Side of the square, in picture heights, within which what lies beside something that moved counts as moved as well:
-its outline, whose own change is small."""
+BESIDE = 1 / 128
+"""How far around something that moved, in picture heights, all counts as moved: its outline, whose own change is
+small."""
 
-LITTLE = 0.2
+LITTLE = 0.05
 """Share of a field that stayed below which its difference counts for less: too little is left of it to judge by."""
 
 USUAL = 0.7
@@ -116,7 +116,7 @@ def _around(picture: Float[Tensor, "b 1 H W"]) -> Float[Tensor, "b 1 H W"]:
 
 def _beside(picture: Float[Tensor, "b 1 H W"]) -> Float[Tensor, "b 1 H W"]:
     """The largest values in the square around every pixel."""
-    reach = round(picture.shape[-2] * BESIDE / 2)
+    reach = max(1, round(picture.shape[-2] * BESIDE))
     rows = functional.max_pool2d(picture, (2 * reach + 1, 1), 1, (reach, 0))
     return functional.max_pool2d(rows, (1, 2 * reach + 1), 1, (0, reach))
 

@@ -36,14 +36,6 @@ MOVED = 40 / 127.5
 AROUND = 1 / 7
 """Side of the square, in picture heights, over which changes are averaged: about one latent cell of a small picture."""
 
-STEEPNESS = 12
-"""How quickly a change counts as motion from `MOVED` on. With 4 instead, large things that had moved on left a ghost of
-themselves for nine frames; decision 0018 has what more would cost."""
-
-BESIDE = 1 / 128
-"""How far around something that moved, in picture heights, all counts as moved: its outline, whose own change is
-small."""
-
 LITTLE = 0.05
 """Share of a field that stayed below which its difference counts for less: too little is left of it to judge by."""
 
@@ -65,7 +57,7 @@ def lead_in(frames: Float[Tensor, "b 3 f H W"], before: Frame) -> Float[Tensor, 
     gap = (before - first[:, :, 0]) * _one_scene(before, first[:, :, 0])[:, None, None, None]
     steps = first.diff(dim=2) if first.shape[2] > 1 else torch.zeros_like(first)
     change = _around(_size(gap))
-    stayed = 1 / (1 + (_beside(torch.maximum(change, _size(gap))) / MOVED) ** STEEPNESS)
+    stayed = 1 / (1 + (torch.maximum(change, _size(gap)) / MOVED) ** 4)
 
     fields = _fields(stayed * gap) / (_fields(stayed) + LITTLE)
     usual_of_fields = torch.stack([_size(_fields(step)) for step in steps.unbind(2)]).mean(0)
@@ -112,13 +104,6 @@ def _around(picture: Float[Tensor, "b 1 H W"]) -> Float[Tensor, "b 1 H W"]:
     reach = round(picture.shape[-2] * AROUND / 2)
     padded = functional.pad(picture, (reach,) * 4, mode="replicate")
     return functional.avg_pool2d(functional.avg_pool2d(padded, (2 * reach + 1, 1), 1), (1, 2 * reach + 1), 1)
-
-
-def _beside(picture: Float[Tensor, "b 1 H W"]) -> Float[Tensor, "b 1 H W"]:
-    """The largest values in the square around every pixel."""
-    reach = max(1, round(picture.shape[-2] * BESIDE))
-    rows = functional.max_pool2d(picture, (2 * reach + 1, 1), 1, (reach, 0))
-    return functional.max_pool2d(rows, (1, 2 * reach + 1), 1, (0, reach))
 
 
 def _one_scene(before: Frame, now: Frame) -> Float[Tensor, " b"]:

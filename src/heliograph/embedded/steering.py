@@ -32,8 +32,8 @@ BEFORE_CHUNKS, WITHIN_CHUNKS, READ_CHUNKS = 3, 3, 3
 
 KEPT = ("scene", "kind", "colour")
 
-STARTS = {"image": 0, "video": GIVEN_CHUNKS}
-"""What a video may start from, and how many chunks of the true clip are over where it begins."""
+STARTS: Mapping[str, int] = {"image": 0, "video": GIVEN_CHUNKS}
+"""What a video may start from, named as in `HeliosPipeline.session`, and at which chunk of the true clip it begins."""
 
 TRUE = "true clip of "
 """Before the name of a start: the clip that it was taken from, read at the same time."""
@@ -60,10 +60,10 @@ def steering(pipeline: HeliosPipeline, plan: SteeringPlan, tell: Callable[[str],
     for number, prompt in enumerate(heldout_prompts(plan.num_videos)):
         height, width = pipeline.engine.size
         clip = _filmed(prompt.record, (GIVEN_CHUNKS + length) * CHUNK_FRAMES, height, width)
-        given = clip[: GIVEN_CHUNKS * CHUNK_FRAMES]
-        for name, start in (("image", {"image": given[0]}), ("video", {"video": given})):
-            session = pipeline.session(prompt.text, seed=number, **start)  # pyright: ignore[reportArgumentType]
-            true = clip[: (STARTS[name] + length) * CHUNK_FRAMES]
+        given = {"image": clip[0], "video": clip[: GIVEN_CHUNKS * CHUNK_FRAMES]}
+        for name, first in STARTS.items():
+            session = pipeline.session(prompt.text, seed=number, **{name: given[name]})  # pyright: ignore[reportArgumentType]
+            true = clip[: (first + length) * CHUNK_FRAMES]
             for whose, frames in ((name, _play(session, length)), (TRUE + name, true)):
                 right = reader.check(frames[-READ_CHUNKS * CHUNK_FRAMES :], prompt.record)
                 found[whose].append({attribute: right[attribute] for attribute in KEPT})

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from heliograph.options import Steps
+from heliograph.options import PixelSize, Steps
 
 UNFINISHED = 75
 """Exit status of a phase whose time was up; the shell's word for it is "try again"."""
@@ -46,6 +46,17 @@ def finer(model: Path, folder: Path) -> None:
 
 
 @click.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--size", type=PixelSize(), required=True, help="Height x width in pixels.")
+def larger(model: Path, folder: Path, size: tuple[int, int]) -> None:
+    """Write MODEL for pictures of another size as FOLDER; it is trained on from there."""
+    from heliograph.embedded.larger import larger as write  # noqa: PLC0415 - loads torch
+
+    write(model, folder, size)
+
+
+@click.command()
 @click.argument("model")
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--clips", default=4000, show_default=True)
@@ -56,14 +67,13 @@ def finer(model: Path, folder: Path) -> None:
 def latents(model: str, folder: Path, clips: int, chunks: int, late: int, workers: int, device: str) -> None:
     """Render clips of the mix and encode them with MODEL; started again, it goes on."""
     from heliograph.data.world_cache import CacheInfo, code_digest, missing_parts, write_parts  # noqa: PLC0415
-    from heliograph.embedded.render import MIX, open_codec, render_part  # noqa: PLC0415
-    from heliograph.embedded.start import HEIGHT, WIDTH  # noqa: PLC0415
+    from heliograph.embedded.render import MIX, open_codec, render_part, size_of  # noqa: PLC0415
     from heliograph.train.parallel import joined  # noqa: PLC0415
 
     with joined(device) as parallel:
         place = parallel.device
     codec = open_codec(model, place)
-    info = CacheInfo(clips, chunks, HEIGHT, WIDTH, code_digest(codec), late)
+    info = CacheInfo(clips, chunks, *size_of(model), code_digest(codec), late)
     missing = missing_parts(folder, info)
     if place.type == "cuda":
         for first in range(0, len(missing), PARTS_AT_ONCE):
@@ -91,11 +101,11 @@ def latents(model: str, folder: Path, clips: int, chunks: int, late: int, worker
 def decoder(model: str, state: Path, steps: int, seconds: float, device: str) -> None:
     """Train the network of MODEL's decoder; STATE is the file that it is kept in."""
     from heliograph.embedded.decoder import DecoderConfig, train_decoder  # noqa: PLC0415 - loads torch
-    from heliograph.embedded.start import HEIGHT, WIDTH  # noqa: PLC0415
+    from heliograph.embedded.render import size_of  # noqa: PLC0415
     from heliograph.train.parallel import joined  # noqa: PLC0415
 
     with joined(device) as parallel:
-        is_done = train_decoder(model, state, DecoderConfig(steps), (HEIGHT, WIDTH), seconds, parallel.device)
+        is_done = train_decoder(model, state, DecoderConfig(steps), size_of(model), seconds, parallel.device)
     _end(is_done=is_done)
 
 
@@ -180,12 +190,12 @@ def pack(
     """Write trained MODEL as FOLDER, the way it is installed."""
     from heliograph.embedded.pack import Decoding, Native  # noqa: PLC0415 - loads torch
     from heliograph.embedded.pack import pack as write  # noqa: PLC0415
-    from heliograph.embedded.start import HEIGHT, WIDTH  # noqa: PLC0415
+    from heliograph.embedded.render import size_of  # noqa: PLC0415
 
-    native = Native(HEIGHT, WIDTH, steps, first_chunk_steps, guidance_scale, guided_levels)
+    native = Native(*size_of(str(model)), steps, first_chunk_steps, guidance_scale, guided_levels)
     size = write(model, Decoding(decoder, refiner), folder, native)
     click.echo(f"{folder}: {size / 1e6:.1f} MB", err=True)
 
 
-MAKING = (start, widen, finer, latents, decoder, refine, sharpen, prompts, pack)
+MAKING = (start, widen, finer, larger, latents, decoder, refine, sharpen, prompts, pack)
 """In the order of `runs/embedded.sh`, with `heliograph train` in between."""

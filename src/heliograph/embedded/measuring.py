@@ -49,14 +49,13 @@ def score(  # noqa: PLR0913, PLR0917
 @click.option("--chunks", default=3, show_default=True)
 def ceiling(model: str, results: Path, prompts: int, chunks: int) -> None:
     """What true clips score once they went through MODEL's autoencoder; RESULTS gets it as `ceiling`."""
-    from heliograph.embedded.render import open_codec  # noqa: PLC0415 - loads torch
+    from heliograph.embedded.render import open_codec, size_of  # noqa: PLC0415 - loads torch
     from heliograph.embedded.results import merge_results  # noqa: PLC0415
     from heliograph.embedded.score import ScorePlan, as_entry  # noqa: PLC0415
     from heliograph.embedded.score import ceiling as run  # noqa: PLC0415
-    from heliograph.embedded.start import HEIGHT, WIDTH  # noqa: PLC0415
 
     plan = ScorePlan(prompts, chunks)
-    merge_results(results, {"ceiling": as_entry(plan, run(open_codec(model), plan, (HEIGHT, WIDTH)))})
+    merge_results(results, {"ceiling": as_entry(plan, run(open_codec(model), plan, size_of(model)))})
 
 
 @click.command()

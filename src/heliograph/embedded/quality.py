@@ -16,9 +16,8 @@ import torch
 from heliograph.data.diorama.render import render
 from heliograph.data.world import unit_pixels
 from heliograph.embedded.evidence_quality import NAMES, RESULTS
-from heliograph.embedded.render import open_codec
+from heliograph.embedded.render import open_codec, size_of
 from heliograph.embedded.score import heldout_prompts
-from heliograph.embedded.start import HEIGHT, WIDTH
 from heliograph.errors import UserError
 from heliograph.evaluate.make import MakeOptions, make_videos
 from heliograph.evaluate.run import EvaluateOptions, run_evaluate
@@ -47,7 +46,7 @@ def judge(model: str, state: Path, num_prompts: int, num_chunks: int) -> dict[st
     codec = open_codec(model)
     for one in wanted:
         if not (path := _like(plain, ceiling, one)).exists():
-            _write_true(one, codec, path)
+            _write_true(one, codec, size_of(model), path)
     report = run_evaluate(EvaluateOptions((plain, matched, ceiling), state / "report", None, CHUNK_FRAMES), _tell)
     return _kept(report.as_json(), num_prompts, num_chunks)
 
@@ -57,10 +56,10 @@ def _like(plain: Path, ceiling: Path, wanted: Wanted) -> Path:
     return ceiling / next(path.name for path in plain.glob("*.mp4") if path.name.startswith(wanted.key))
 
 
-def _write_true(wanted: Wanted, codec: LatentCodec, path: Path) -> None:
+def _write_true(wanted: Wanted, codec: LatentCodec, size: tuple[int, int], path: Path) -> None:
     """A true clip of the prompt through the autoencoder, as a file that has its name when it is whole."""
     assert wanted.record is not None and wanted.num_frames is not None, "prompts of the world have both"
-    frames = unit_pixels(render([wanted.record], [0], wanted.num_frames, HEIGHT, WIDTH).frames[0])
+    frames = unit_pixels(render([wanted.record], [0], wanted.num_frames, *size).frames[0])
     chunks = [codec.decode_chunk(codec.encode_chunk(chunk)) for chunk in frames.split(CHUNK_FRAMES, dim=2)]
     part = path.with_name(f".making-{path.name}")
     with open_sink(part, FPS, overwrite=True) as sink:

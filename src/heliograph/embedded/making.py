@@ -46,10 +46,10 @@ def finer(model: Path, folder: Path) -> None:
 
 
 @click.command()
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("model")
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--size", type=PixelSize(), required=True, help="Height x width in pixels.")
-def larger(model: Path, folder: Path, size: tuple[int, int]) -> None:
+def larger(model: str, folder: Path, size: tuple[int, int]) -> None:
     """Write MODEL for pictures of another size as FOLDER; it is trained on from there."""
     from heliograph.embedded.larger import larger as write  # noqa: PLC0415 - loads torch
 

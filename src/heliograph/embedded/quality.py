@@ -43,10 +43,10 @@ def judge(model: str, state: Path, num_prompts: int, num_chunks: int) -> dict[st
     for folder, matches in ((plain, False), (matched, True)):
         make_videos(MakeOptions(model, state / PROMPTS_FILE, match_chunks=matches), folder, _tell)
     write_whole(ceiling / PROMPTS_FILE, lines.encode())
-    codec = open_codec(model)
+    codec, size = open_codec(model), size_of(model)
     for one in wanted:
         if not (path := _like(plain, ceiling, one)).exists():
-            _write_true(one, codec, size_of(model), path)
+            _write_true(one, codec, size, path)
     report = run_evaluate(EvaluateOptions((plain, matched, ceiling), state / "report", None, CHUNK_FRAMES), _tell)
     return _kept(report.as_json(), num_prompts, num_chunks)
 

@@ -1,7 +1,9 @@
-"""A model folder with another autoencoder in it, and perhaps another network: what `widen` and `finer` end with."""
+"""A model folder that differs in a part from another: what `widen`, `finer` and `larger` end with."""
 
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from heliograph.embedded.render import open_codec
@@ -30,15 +32,26 @@ def write_recoded(
     Raises:
         UserError: there is something in the place of `folder`.
     """
-    check_free(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
     replaced = ("vae",) if network is None else ("vae", "transformer")
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as drafts:
-        draft = Path(drafts) / folder.name
-        shutil.copytree(model, draft, ignore=shutil.ignore_patterns(*replaced))
+    with draft_of(model, folder, *replaced) as draft:
         code.save_pretrained(draft / "vae")
         if network is not None:
             network.save_pretrained(draft / "transformer")
+
+
+@contextmanager
+def draft_of(model: Path, folder: Path, *replaced: str) -> Iterator[Path]:
+    """A copy of `model` without what is to be `replaced`; it becomes `folder` when the block ends without an error.
+
+    Raises:
+        UserError: there is something in the place of `folder`.
+    """
+    check_free(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as drafts:
+        draft = Path(drafts) / folder.name
+        shutil.copytree(model, draft, ignore=shutil.ignore_patterns(*replaced))
+        yield draft
         draft.rename(folder)
 
 

@@ -18,6 +18,7 @@ from heliograph.model.transformer import HeliosTransformer3DModel
 from heliograph.presets import PYRAMID_BORDERS
 from heliograph.shapes import CHUNK_LATENTS, LATENT_STRIDE, PATCH
 from heliograph.train.adapter import AdapterConfig
+from heliograph.train.build import attends_by_products
 from heliograph.train.distill import DistillConfig
 from heliograph.train.gan import GanConfig
 from heliograph.train.lora import trained_size
@@ -33,6 +34,9 @@ GRADIENT_BYTES, MOMENT_BYTES, AVERAGE_BYTES, TRAINED_BYTES = 4, 8, 4, 4
 
 BLOCKS_GATHERED = 2
 """Blocks of a sharded network that are whole at a time: the one that runs, and the next, which is fetched meanwhile."""
+
+VALUES_KEPT = 34
+"""Values of the network's width that a block keeps of each token for its backward pass, counted at two bytes."""
 
 TIERS_FACTORS = {"long": 4, "mid": 2, "short": 1}
 
@@ -145,7 +149,16 @@ class TrainPlan:
         )
 
 
-def make_plan(config: TrainConfig, world: int, device: str, device_bytes: int | None) -> TrainPlan:
+@dataclass(frozen=True)
+class Device:
+    """What a process computes on: its name, its memory in bytes (None: not known), and whether it is a CPU."""
+
+    name: str
+    num_bytes: int | None
+    is_cpu: bool = False
+
+
+def make_plan(config: TrainConfig, world: int, device: Device) -> TrainPlan:
     """The cost of a run on `world` devices; networks are built without memory.
 
     Raises:
@@ -159,25 +172,39 @@ def make_plan(config: TrainConfig, world: int, device: str, device_bytes: int | 
         roles.append(role_memory("teacher and critic", scores, config.critic, config.scores_layout, world))
         if config.stage.gan is not None:
             roles.append(_heads_memory(scores, config.stage.gan, config.scores_layout, world))
-    tokens = [count * config.batch_size for count in sequences(config, start_stride(config.start))]
+    passes = forward_passes(config, start_stride(config.start))
+    tokens = round(sum(one.tokens * one.share for one in passes) * config.batch_size)
     return TrainPlan(
         config=config,
         world=world,
         roles=tuple(roles),
-        tokens=sum(tokens) * config.loop.accumulation * world,
-        activation_bytes=activation_bytes(network, tokens, saves_memory=config.saves_memory),
+        tokens=tokens * config.loop.accumulation * world,
+        activation_bytes=activation_bytes(
+            network,
+            passes,
+            config.batch_size,
+            saves_memory=config.saves_memory,
+            keeps_scores=device.is_cpu and attends_by_products(config),
+        ),
         away_bytes=min(role.frozen_bytes for role in roles[:2]) if config.idle == "leave" else 0,
-        device=device,
-        device_bytes=device_bytes,
+        device=device.name,
+        device_bytes=device.num_bytes,
     )
 
 
-def this_device(device: str) -> tuple[str, int]:
-    """Name and memory in bytes of the device that a run would use: a GPU if there is one, else the host."""
-    if device.startswith("cuda") or (device == "auto" and torch.cuda.is_available()):
+def this_device(device: str, world: int) -> Device:
+    """The device that a run would use: a GPU if there is one, else this process' part of the host, of `world`.
+
+    A GPU that is asked for and is not here has a memory that nobody knows: a run can be planned on a laptop.
+    """
+    has_gpu = torch.cuda.is_available()
+    if device.startswith("cuda") and not has_gpu:
+        return Device(f"{device}, which is not here", None)
+    if device.startswith("cuda") or (device == "auto" and has_gpu):
         properties = torch.cuda.get_device_properties(torch.device("cuda" if device == "auto" else device))
-        return properties.name, properties.total_memory
-    return "this machine's memory", psutil.virtual_memory().total
+        return Device(properties.name, properties.total_memory)
+    name = "this machine's memory" if world == 1 else f"an equal share of this machine's memory among {world}"
+    return Device(name, psutil.virtual_memory().total // world, is_cpu=True)
 
 
 def role_memory(
@@ -217,8 +244,26 @@ def frozen_width(name: str) -> int:
     return 4 if FP32_COMPONENTS & set(name.split(".")) else 2
 
 
-def sequences(config: TrainConfig, stride: int = LATENT_STRIDE) -> tuple[int, ...]:
-    """Tokens of each sequence that the student reads for one example, with its history, before one backward pass.
+@dataclass(frozen=True)
+class ForwardPass:
+    """One pass of the student over one example, remembered until the backward pass.
+
+    Attributes:
+        sequences: tokens of each sequence in it, history included; attention looks at one at a time.
+        share: how many of the examples take part in it on average. All of a batch may.
+    """
+
+    sequences: tuple[int, ...]
+    share: float = 1.0
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all sequences."""
+        return sum(self.sequences)
+
+
+def forward_passes(config: TrainConfig, stride: int = LATENT_STRIDE) -> tuple[ForwardPass, ...]:
+    """What the student reads for one example before one backward pass.
 
     `stride` is the pixels per latent cell.
     """
@@ -226,15 +271,20 @@ def sequences(config: TrainConfig, stride: int = LATENT_STRIDE) -> tuple[int, ..
     history = history_tokens(height, width, config.memory)
     full = CHUNK_LATENTS * (height // PATCH) * (width // PATCH)
     levels = [history + full // 4**smaller for smaller in range(len(PYRAMID_BORDERS) - 1)][::-1]
+    one_by_one = tuple(ForwardPass((tokens,)) for tokens in levels)
     match config.stage:
-        case MultiscaleConfig(repeats=repeats):  # one packed sequence
-            return (sum(count * tokens for count, tokens in zip(repeats, levels, strict=True)),)
+        case MultiscaleConfig(repeats=repeats, openings=openings):  # all levels in one packed sequence
+            packed = tuple(tokens for count, tokens in zip(repeats, levels, strict=True) for _ in range(count))
+            if openings is None:
+                return (ForwardPass(packed),)
+            share = config.selection.opening_share
+            return (ForwardPass(packed), ForwardPass(tuple(levels[: len(openings.emphasis)]), share))
         case OdeConfig(num_chunks=count):
-            return tuple(levels) * count
+            return one_by_one * count
         case DistillConfig():
-            return tuple(levels)
+            return one_by_one
         case _:
-            return (history + full,)
+            return (ForwardPass((history + full,)),)
 
 
 def history_tokens(height: int, width: int, memory: MemoryConfig) -> int:
@@ -246,15 +296,28 @@ def history_tokens(height: int, width: int, memory: MemoryConfig) -> int:
     )
 
 
-def activation_bytes(network: HeliosTransformer3DModel, tokens: Sequence[int], *, saves_memory: bool) -> int:
-    """About what the backward pass needs for sequences of so many `tokens`, in bytes.
+def activation_bytes(
+    network: HeliosTransformer3DModel,
+    passes: Sequence[ForwardPass],
+    examples: int,
+    *,
+    saves_memory: bool,
+    keeps_scores: bool = False,
+) -> int:
+    """About what the backward pass needs after `passes` over a batch of `examples`, in bytes.
 
-    A block keeps some 17 values of width d per token (norms and residuals in float32, projections in bfloat16) and two
-    of the feed-forward's width. With checkpointing each block keeps its input alone, and one is computed again.
+    A block keeps some 34 values of width d per token at two bytes (norms and residuals are float32) and two of the
+    feed-forward's width: counted on the embedded model, without a compiler. Where attention is two products
+    (`keeps_scores`) it keeps all scores too, two bytes each. With checkpointing each block keeps its input alone, and
+    one is computed again.
     """
     dim, hidden, count = network.proj_out.in_features, network.config["ffn_dim"], len(network.blocks)
-    per_token = 2 * 17 * dim + 2 * 2 * hidden
-    return sum(tokens) * count * dim * 2 + max(tokens) * per_token if saves_memory else sum(tokens) * count * per_token
+    score_bytes = 2 * network.config["num_attention_heads"] if keeps_scores else 0
+    per_token = 2 * VALUES_KEPT * dim + 2 * 2 * hidden
+    blocks = [one.tokens * per_token + sum(n * n for n in one.sequences) * score_bytes for one in passes]
+    if saves_memory:
+        return examples * (sum(one.tokens for one in passes) * count * dim * 2 + max(blocks))
+    return examples * sum(blocks) * count
 
 
 def _network(config: TrainConfig) -> HeliosTransformer3DModel:

@@ -107,7 +107,7 @@ def resolved(options: TrainOptions) -> TrainConfig:
 
 def plan_train(options: TrainOptions, world: int) -> TrainPlan:
     """What the run would cost on `world` devices like the one here; nothing is loaded."""
-    return make_plan(resolved(options), world, *this_device(options.device))
+    return make_plan(resolved(options), world, this_device(options.device, world))
 
 
 def run_train(options: TrainOptions) -> Path | None:

@@ -16,7 +16,7 @@ from heliograph.errors import CheckpointError, UserError
 from heliograph.linear_autoencoder import LinearAutoencoder
 from heliograph.pipeline import HeliosPipeline
 from heliograph.request import Request
-from heliograph.train.plan import forward_passes
+from heliograph.train.activations import forward_passes
 from heliograph.train.presets import TRAINING
 from heliograph.train.start import StartPoint, start_stride
 

@@ -10,22 +10,16 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
 from heliograph.config import MemoryConfig
+from heliograph.errors import UserError
 from heliograph.model.attention import attend_by_products, use_kernel
 from heliograph.model.packed import Part
 from heliograph.model.transformer import HeliosTransformer3DModel
+from heliograph.train.activations import activation_bytes, forward_passes, history_tokens
 from heliograph.train.adapter import AdapterConfig
 from heliograph.train.corrupt import tiers_of
 from heliograph.train.lora import add_seeded_adapter, train_only
 from heliograph.train.network import Given, denoise_packed
-from heliograph.train.plan import (
-    Device,
-    activation_bytes,
-    forward_passes,
-    history_tokens,
-    make_plan,
-    role_memory,
-    this_device,
-)
+from heliograph.train.plan import Device, make_plan, role_memory, this_device
 from heliograph.train.presets import TRAINING
 from heliograph.train.start import StartPoint, empty_network, start_config
 from tests.small import small_transformer
@@ -169,6 +163,11 @@ def test_a_run_for_a_gpu_can_be_planned_without_one(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     config = TRAINING["distill-gan"]
     there, here = (make_plan(config, 8, this_device(device, 8)) for device in ("cuda", "auto"))
-    assert there.device_bytes is None and "needs" in there.lines()[-1]
+    assert there.device.num_bytes is None and "needs" in there.lines()[-1]
     scores = 2 * 40 * forward_passes(config)[-1].tokens ** 2  # bytes of one block's, which a CPU in bfloat16 keeps
     assert here.activation_bytes - there.activation_bytes == scores
+
+
+def test_a_device_that_nobody_knows_is_refused() -> None:
+    with pytest.raises(UserError, match="device='gpu' is not known"):
+        this_device("gpu", 1)

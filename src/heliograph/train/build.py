@@ -73,9 +73,9 @@ def frozen_dtype(config: TrainConfig) -> torch.dtype:
     return torch.bfloat16 if config.loop.precision == "bfloat16" else torch.float32
 
 
-def attends_by_products(config: TrainConfig) -> bool:
-    """Whether a CPU runs the student's attention as two products: in bfloat16, where that is faster."""
-    return config.loop.precision == "bfloat16"
+def attends_by_products(config: TrainConfig, *, is_cpu: bool) -> bool:
+    """Whether the student's attention runs as two products: on a CPU in bfloat16, where that is faster."""
+    return is_cpu and config.loop.precision == "bfloat16"
 
 
 def open_beside(model: str, device: torch.device) -> Beside:
@@ -107,7 +107,7 @@ def build_stage(
         CheckpointError: a starting point is not found, of another architecture, or damaged.
     """
     student = _student(config)
-    if parallel.device.type == "cpu" and attends_by_products(config):
+    if attends_by_products(config, is_cpu=parallel.device.type == "cpu"):
         use_kernel(student, attend_by_products)
     parallel.place(student, config.layout)
     memory = config.memory

@@ -92,7 +92,7 @@ def joined(device: str) -> Iterator[Parallel]:
     Raises:
         UserError: the device is not there.
     """
-    kind = _device_type(device)
+    kind = _type_here(device)
     if not dist.is_torchelastic_launched():
         yield Parallel(0, 1, torch.device(device if device != "auto" else kind))
         return
@@ -112,13 +112,22 @@ def own_place(kind: str) -> Parallel:
     return Parallel(dist.get_rank(), dist.get_world_size(), place)
 
 
-def _device_type(device: str) -> str:
+def device_type(device: str) -> str:
+    """`cpu` or `cuda`, whichever a device by this name is; `auto` is a GPU where there is one.
+
+    Raises:
+        UserError: there is no such name.
+    """
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        kind = torch.device(device).type
+        return torch.device(device).type
     except RuntimeError as error:
         raise UserError(f"device={device!r} is not known; use auto, cpu, cuda or cuda:1") from error
+
+
+def _type_here(device: str) -> str:
+    kind = device_type(device)
     if kind == "cuda" and not torch.cuda.is_available():
         raise UserError(f"device={device!r} is not there: PyTorch finds no CUDA device; use cpu")
     return kind

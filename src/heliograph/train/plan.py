@@ -4,7 +4,7 @@ Sizes of weights, gradients, moments and averages are exact. Activations are an 
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,18 +13,14 @@ import torch
 from torch import nn
 
 from heliograph.checkpoint import FP32_COMPONENTS
-from heliograph.config import MemoryConfig
 from heliograph.model.transformer import HeliosTransformer3DModel
-from heliograph.presets import PYRAMID_BORDERS
-from heliograph.shapes import CHUNK_LATENTS, LATENT_STRIDE, PATCH
+from heliograph.train.activations import activation_bytes, forward_passes
 from heliograph.train.adapter import AdapterConfig
 from heliograph.train.build import attends_by_products
 from heliograph.train.distill import DistillConfig
 from heliograph.train.gan import GanConfig
 from heliograph.train.lora import trained_size
-from heliograph.train.multiscale import MultiscaleConfig
-from heliograph.train.ode import OdeConfig
-from heliograph.train.parallel import Layout, units
+from heliograph.train.parallel import Layout, device_type, units
 from heliograph.train.recipe import TrainConfig
 from heliograph.train.roles import make_heads
 from heliograph.train.start import empty_network, start_config, start_stride
@@ -34,11 +30,6 @@ GRADIENT_BYTES, MOMENT_BYTES, AVERAGE_BYTES, TRAINED_BYTES = 4, 8, 4, 4
 
 BLOCKS_GATHERED = 2
 """Blocks of a sharded network that are whole at a time: the one that runs, and the next, which is fetched meanwhile."""
-
-VALUES_KEPT = 34
-"""Values of the network's width that a block keeps of each token for its backward pass, counted at two bytes."""
-
-TIERS_FACTORS = {"long": 4, "mid": 2, "short": 1}
 
 
 @dataclass(frozen=True)
@@ -77,11 +68,20 @@ class RoleMemory:
 
 
 @dataclass(frozen=True)
+class Device:
+    """What each process of a run computes on: its name, its memory in bytes (None: not known), and if it is a CPU."""
+
+    name: str
+    num_bytes: int | None
+    is_cpu: bool = False
+
+
+@dataclass(frozen=True)
 class TrainPlan:
     """A resolved run and its cost on `world` devices.
 
     `tokens` are those of one step on all devices; `away_bytes` are frozen weights that are in host memory while the
-    other network works; `device_bytes` is what each device has, None if it is not known.
+    other network works.
     """
 
     config: TrainConfig
@@ -90,8 +90,7 @@ class TrainPlan:
     tokens: int
     activation_bytes: int
     away_bytes: int
-    device: str
-    device_bytes: int | None
+    device: Device
 
     @property
     def total_bytes(self) -> int:
@@ -101,7 +100,7 @@ class TrainPlan:
     @property
     def fits(self) -> bool:
         """Whether the device has that much; false where it is not known."""
-        return self.device_bytes is not None and self.total_bytes <= self.device_bytes
+        return self.device.num_bytes is not None and self.total_bytes <= self.device.num_bytes
 
     def as_json(self) -> dict[str, Any]:
         """Everything, for a program."""
@@ -113,8 +112,8 @@ class TrainPlan:
             "activation_bytes": self.activation_bytes,
             "away_bytes": self.away_bytes,
             "total_bytes": self.total_bytes,
-            "device": self.device,
-            "device_bytes": self.device_bytes,
+            "device": self.device.name,
+            "device_bytes": self.device.num_bytes,
             "fits": self.fits,
         }
 
@@ -139,23 +138,12 @@ class TrainPlan:
 
     def _verdict(self) -> str:
         need = f"{self.total_bytes / 1e9:.1f} GB"
-        if self.device_bytes is None:
+        if self.device.num_bytes is None:
             return f"needs {need} on each device"
-        have = f"{self.device_bytes / 1e9:.1f} GB"
+        have, place = f"{self.device.num_bytes / 1e9:.1f} GB", self.device.name
         if self.fits:
-            return f"fits: {need} of the {have} of {self.device}"
-        return (
-            f"does not fit: {need}, but {self.device} has {have}; use more devices, a smaller batch or --layout shard"
-        )
-
-
-@dataclass(frozen=True)
-class Device:
-    """What a process computes on: its name, its memory in bytes (None: not known), and whether it is a CPU."""
-
-    name: str
-    num_bytes: int | None
-    is_cpu: bool = False
+            return f"fits: {need} of the {have} of {place}"
+        return f"does not fit: {need}, but {place} has {have}; use more devices, a smaller batch or --layout shard"
 
 
 def make_plan(config: TrainConfig, world: int, device: Device) -> TrainPlan:
@@ -184,11 +172,10 @@ def make_plan(config: TrainConfig, world: int, device: Device) -> TrainPlan:
             passes,
             config.batch_size,
             saves_memory=config.saves_memory,
-            keeps_scores=device.is_cpu and attends_by_products(config),
+            keeps_scores=attends_by_products(config, is_cpu=device.is_cpu),
         ),
         away_bytes=min(role.frozen_bytes for role in roles[:2]) if config.idle == "leave" else 0,
-        device=device.name,
-        device_bytes=device.num_bytes,
+        device=device,
     )
 
 
@@ -196,14 +183,16 @@ def this_device(device: str, world: int) -> Device:
     """The device that a run would use: a GPU if there is one, else this process' part of the host, of `world`.
 
     A GPU that is asked for and is not here has a memory that nobody knows: a run can be planned on a laptop.
+
+    Raises:
+        UserError: there is no device of that name.
     """
-    has_gpu = torch.cuda.is_available()
-    if device.startswith("cuda") and not has_gpu:
-        return Device(f"{device}, which is not here", None)
-    if device.startswith("cuda") or (device == "auto" and has_gpu):
+    if device_type(device) == "cuda":
+        if not torch.cuda.is_available():
+            return Device(f"{device}, which is not here", None)
         properties = torch.cuda.get_device_properties(torch.device("cuda" if device == "auto" else device))
         return Device(properties.name, properties.total_memory)
-    name = "this machine's memory" if world == 1 else f"an equal share of this machine's memory among {world}"
+    name = "this machine's memory" if world == 1 else f"each of {world} processes on this machine"
     return Device(name, psutil.virtual_memory().total // world, is_cpu=True)
 
 
@@ -242,82 +231,6 @@ def role_memory(
 def frozen_width(name: str) -> int:
     """Bytes of one frozen parameter: bfloat16 but for the parts that stay float32."""
     return 4 if FP32_COMPONENTS & set(name.split(".")) else 2
-
-
-@dataclass(frozen=True)
-class ForwardPass:
-    """One pass of the student over one example, remembered until the backward pass.
-
-    Attributes:
-        sequences: tokens of each sequence in it, history included; attention looks at one at a time.
-        share: how many of the examples take part in it on average. All of a batch may.
-    """
-
-    sequences: tuple[int, ...]
-    share: float = 1.0
-
-    @property
-    def tokens(self) -> int:
-        """Tokens of all sequences."""
-        return sum(self.sequences)
-
-
-def forward_passes(config: TrainConfig, stride: int = LATENT_STRIDE) -> tuple[ForwardPass, ...]:
-    """What the student reads for one example before one backward pass.
-
-    `stride` is the pixels per latent cell.
-    """
-    height, width = (side // stride for side in config.size)
-    history = history_tokens(height, width, config.memory)
-    full = CHUNK_LATENTS * (height // PATCH) * (width // PATCH)
-    levels = [history + full // 4**smaller for smaller in range(len(PYRAMID_BORDERS) - 1)][::-1]
-    one_by_one = tuple(ForwardPass((tokens,)) for tokens in levels)
-    match config.stage:
-        case MultiscaleConfig(repeats=repeats, openings=openings):  # all levels in one packed sequence
-            packed = tuple(tokens for count, tokens in zip(repeats, levels, strict=True) for _ in range(count))
-            if openings is None:
-                return (ForwardPass(packed),)
-            share = config.selection.opening_share
-            return (ForwardPass(packed), ForwardPass(tuple(levels[: len(openings.emphasis)]), share))
-        case OdeConfig(num_chunks=count):
-            return one_by_one * count
-        case DistillConfig():
-            return one_by_one
-        case _:
-            return (ForwardPass((history + full,)),)
-
-
-def history_tokens(height: int, width: int, memory: MemoryConfig) -> int:
-    """Tokens of a full memory with its anchor, for pictures of `height` × `width` latent cells."""
-    frames = {"long": memory.long, "mid": memory.mid, "short": memory.short + int(memory.keeps_anchor)}
-    return sum(
-        -(-frames[tier] // factor) * -(-height // (PATCH * factor)) * -(-width // (PATCH * factor))
-        for tier, factor in TIERS_FACTORS.items()
-    )
-
-
-def activation_bytes(
-    network: HeliosTransformer3DModel,
-    passes: Sequence[ForwardPass],
-    examples: int,
-    *,
-    saves_memory: bool,
-    keeps_scores: bool = False,
-) -> int:
-    """About what the backward pass needs after `passes` over a batch of `examples`, in bytes.
-
-    A block keeps some 34 values of width d per token at two bytes (norms and residuals are float32) and two of the
-    feed-forward's width: counted on the embedded model, without a compiler. Where attention is two products
-    (`keeps_scores`) it keeps all scores too, two bytes each. With checkpointing each block keeps its input alone, and
-    one is computed again.
-    """
-    dim, hidden, count = network.proj_out.in_features, network.config["ffn_dim"], len(network.blocks)
-    score_bytes = 2 * network.config["num_attention_heads"] if keeps_scores else 0
-    per_token = 2 * VALUES_KEPT * dim + 2 * 2 * hidden
-    blocks = [one.tokens * per_token + sum(n * n for n in one.sequences) * score_bytes for one in passes]
-    if saves_memory:
-        return examples * (sum(one.tokens for one in passes) * count * dim * 2 + max(blocks))
-    return examples * sum(blocks) * count
 
 
 def _network(config: TrainConfig) -> HeliosTransformer3DModel:

@@ -1,5 +1,6 @@
 """ODE pairs on disk: made once, gone on with, read in batches."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -37,7 +38,7 @@ def folder(teacher: Teacher, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_file_holds_every_level_at_the_students_positions_and_its_end(folder: Path) -> None:
-    (batch,) = PairSource(folder, Drawing(1, 19)).batch(0)
+    (batch,) = PairSource([folder], Drawing(1, 19)).batch(0)
     assert len(batch.chunks) == 1 and [trail.states.shape for trail in batch.chunks[0]] == [
         (5, 1, 16, 9, side, side) for side in (2, 4, 8)
     ]
@@ -45,7 +46,7 @@ def test_a_file_holds_every_level_at_the_students_positions_and_its_end(folder: 
 
 
 def test_no_two_prompts_begin_from_the_same_noise(folder: Path) -> None:
-    (batch,) = PairSource(folder, Drawing(2, 19)).batch(0)
+    (batch,) = PairSource([folder], Drawing(2, 19)).batch(0)
     one, other = batch.chunks[0][0].states[0]
     assert not torch.allclose(one, other)
 
@@ -55,8 +56,8 @@ def test_what_is_made_is_not_made_again_and_does_not_depend_on_the_rest(
 ) -> None:
     assert make_pairs(PROMPTS, folder, teacher, PLAN, (64, 64)) == 0
     assert make_pairs(PROMPTS[1:], tmp_path, teacher, PLAN, (64, 64)) == 1
-    (alone,) = PairSource(tmp_path, Drawing(1, 19)).batch(0)
-    both = PairSource(folder, Drawing(1, 19))
+    (alone,) = PairSource([tmp_path], Drawing(1, 19)).batch(0)
+    both = PairSource([folder], Drawing(1, 19))
     matches = [torch.equal(alone.text, both.batch(number)[0].text) for number in range(2)]
     same = both.batch(matches.index(True))[0]
     assert torch.equal(alone.chunks[0][2].states, same.chunks[0][2].states)
@@ -68,7 +69,7 @@ def test_prompts_that_go_through_the_teacher_together_give_what_each_gives_alone
     seen: list[int] = []
     assert make_pairs(PROMPTS, tmp_path, teacher, PLAN, (64, 64), batch_size=2, on_pair=seen.append) == 2
     assert seen == [1, 2]
-    (together,), (apart,) = (PairSource(place, Drawing(2, 19)).batch(0) for place in (tmp_path, folder))
+    (together,), (apart,) = (PairSource([place], Drawing(2, 19)).batch(0) for place in (tmp_path, folder))
     assert torch.equal(together.text, apart.text)
     for one, other in zip(together.chunks[0], apart.chunks[0], strict=True):
         assert float((one.states - other.states).abs().max()) < 1e-4 * float(other.states.abs().max())
@@ -77,10 +78,32 @@ def test_prompts_that_go_through_the_teacher_together_give_what_each_gives_alone
 
 
 def test_an_epoch_shows_every_pair_once(folder: Path) -> None:
-    source = PairSource(folder, Drawing(1, 19))
+    source = PairSource([folder], Drawing(1, 19))
     for epoch in range(3):
         texts = {float(source.batch(2 * epoch + number)[0].text.sum()) for number in range(2)}
         assert len(texts) == 2
+
+
+def test_prompts_shared_between_folders_are_the_batches_of_one(folder: Path, teacher: Teacher, tmp_path: Path) -> None:
+    halves = [tmp_path / "a", tmp_path / "b"]
+    for half, prompt in zip(halves, PROMPTS, strict=True):
+        assert make_pairs([prompt], half, teacher, PLAN, (64, 64)) == 1
+    whole, parts = PairSource([folder], Drawing(1, 19)), PairSource(halves, Drawing(1, 19))
+    assert whole.fingerprint() == parts.fingerprint()
+    for number in range(4):
+        (one,), (other,) = whole.batch(number), parts.batch(number)
+        assert torch.equal(one.text, other.text) and torch.equal(one.chunks[0][2].states, other.chunks[0][2].states)
+
+
+def test_folders_of_other_seeds_train_together_and_those_of_another_teacher_do_not(
+    folder: Path, teacher: Teacher, tmp_path: Path
+) -> None:
+    make_pairs(PROMPTS[:1], tmp_path / "seed", teacher, PLAN, (64, 64), seed=1)
+    source = PairSource([folder, tmp_path / "seed"], Drawing(3, 19))
+    assert "seed=0" in source.fingerprint() and "seed=1" in source.fingerprint()
+    make_pairs(PROMPTS[:1], tmp_path / "other", replace(teacher, model="another"), PLAN, (64, 64))
+    with pytest.raises(DataError, match=r"holds other pairs than .* train on pairs of one teacher and size"):
+        PairSource([folder, tmp_path / "other"], Drawing(1, 19))
 
 
 def test_pairs_of_another_teacher_are_not_mixed_in(folder: Path, teacher: Teacher) -> None:
@@ -93,12 +116,12 @@ def test_a_damaged_file_is_named(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "pairs.json").write_bytes((folder / "pairs.json").read_bytes())
     (tmp_path / "pairs" / "00000.safetensors").write_bytes(b"torn")
     with pytest.raises(DataError, match=r"00000.safetensors is missing or damaged"):
-        PairSource(tmp_path, Drawing(1, 19)).batch(0)
+        PairSource([tmp_path], Drawing(1, 19)).batch(0)
 
 
 def test_too_few_pairs_for_a_batch_are_counted(folder: Path) -> None:
-    with pytest.raises(DataError, match="holds 2 prompts, a batch needs 3"):
-        PairSource(folder, Drawing(3, 19))
+    with pytest.raises(DataError, match="2 prompts, a batch needs 3"):
+        PairSource([folder], Drawing(3, 19))
 
 
 def test_prompts_come_one_a_line(tmp_path: Path) -> None:

@@ -246,6 +246,13 @@ def test_prepare_makes_ode_pairs_that_the_regression_trains_on(tiny: Path, tmp_p
         *("tiny-distill-ode", "--start", tiny, "--data", tmp_path / "pairs", "--output", tmp_path / "run"),
         *("--max-steps", 1, "--sample-every", 0, "--device", "cpu", "--quiet"),
     )
+    with pytest.raises(
+        UserError, match="--share weighs folders of clips; tiny-distill-ode trains on every prompt alike"
+    ):
+        call(
+            *("tiny-distill-ode", "--start", tiny, "--data", tmp_path / "pairs", "--share", 1),
+            *("--output", tmp_path / "shared"),
+        )
     with pytest.raises(UserError, match="holds ODE pairs, and tiny-adapt-init trains on clips"):
         call("tiny-adapt-init", "--start", tiny, "--data", tmp_path / "pairs", "--output", tmp_path / "other")
 

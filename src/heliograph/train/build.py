@@ -142,6 +142,10 @@ def open_data(names: Sequence[str], shares: Sequence[float], config: TrainConfig
     if shares and len(shares) != len(names):
         raise DataError(f"{len(shares)} shares for {len(names)} folders; give one --share for each --data, or none")
     if isinstance(config.stage, OdeConfig):
+        if shares:
+            raise DataError(
+                f"--share weighs folders of clips; {config.name} trains on every prompt alike. Leave it out"
+            )
         return _open_pairs(names, config, drawing)
     if (Path(names[0]) / CACHE_FILE).exists():
         return _open_cache(names, config, drawing, beside)
@@ -233,14 +237,13 @@ def _open_folder(path: Path, config: TrainConfig) -> ShardFolder:
 
 
 def _open_pairs(names: Sequence[str], config: TrainConfig, drawing: Drawing) -> PairSource:
-    if len(names) > 1:
-        raise DataError(f"{config.name} trains on one folder of ODE pairs; {len(names)} were given")
-    if names[0] == WORLD or (Path(names[0]) / DATASET_FILE).exists():
-        raise DataError(
-            f"{names[0]} holds clips, and {config.name} trains on ODE pairs; "
-            "make them with heliograph prepare PROMPTS --ode-pairs"
-        )
-    return PairSource(Path(names[0]), drawing)
+    for name in names:
+        if name == WORLD or (Path(name) / DATASET_FILE).exists():
+            raise DataError(
+                f"{name} holds clips, and {config.name} trains on ODE pairs; "
+                "make them with heliograph prepare PROMPTS --ode-pairs"
+            )
+    return PairSource([Path(name) for name in names], drawing)
 
 
 def _open_cache(names: Sequence[str], config: TrainConfig, drawing: Drawing, beside: Beside) -> WorldCacheSource:

@@ -7,7 +7,7 @@ pairs/00000.safetensors     the paths for one prompt; the prompt itself is in th
 import json
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -145,19 +145,26 @@ def trace(prompts: Sequence[str], teacher: Teacher, plan: OdePlan, size: Size, s
 class PairSource:
     """Batches of ODE pairs by number: every epoch a random order of all files, what fills no batch left out."""
 
-    def __init__(self, folder: Path, drawing: Drawing) -> None:
-        """Look at the folder.
+    def __init__(self, folders: Sequence[Path], drawing: Drawing) -> None:
+        """Look at the folders, which may have been made by several processes, each with a part of the prompts.
 
         Raises:
-            DataError: it holds no pairs, or too few for a batch.
+            DataError: one holds no pairs, they are not of one teacher and size, or all are too few for a batch.
         """
-        self.folder, self.drawing = folder, drawing
-        self.info = read_pairs_info(folder)
-        self.files = sorted((folder / PAIRS_FOLDER).glob("*.safetensors"))
+        self.drawing = drawing
+        self.infos = tuple(read_pairs_info(folder) for folder in folders)
+        for folder, info in zip(folders, self.infos, strict=True):
+            if replace(info, seed=self.infos[0].seed) != self.infos[0]:
+                raise DataError(
+                    f"{folder} holds other pairs than {folders[0]}: {info} and {self.infos[0]}; "
+                    "train on pairs of one teacher and size (their seeds may differ)"
+                )
+        self.files = [file for folder in folders for file in sorted((folder / PAIRS_FOLDER).glob("*.safetensors"))]
         self.batches_per_epoch = len(self.files) // drawing.batch_size
         if not self.batches_per_epoch:
+            places = " and ".join(str(folder) for folder in folders)
             raise DataError(
-                f"{folder} holds {len(self.files)} prompts, a batch needs {drawing.batch_size}; make more, "
+                f"{places}: {len(self.files)} prompts, a batch needs {drawing.batch_size}; make more, "
                 "or use a smaller batch"
             )
 
@@ -170,8 +177,8 @@ class PairSource:
         return (OdePairs.join([_read(file) for file in order[first : first + self.drawing.batch_size]]),)
 
     def fingerprint(self) -> str:
-        """Teacher, size and number of prompts."""
-        return f"{len(self.files)} ODE pairs, {self.info}"
+        """Number of prompts, teacher, size and seeds; the same however the prompts are shared between folders."""
+        return f"{len(self.files)} ODE pairs, {', '.join(dict.fromkeys(map(str, self.infos)))}"
 
 
 def read_pairs_info(folder: Path) -> PairsInfo:

@@ -57,6 +57,18 @@ def larger(model: str, folder: Path, size: tuple[int, int]) -> None:
 
 
 @click.command()
+@click.argument("student")
+@click.argument("teacher")
+@click.argument("model")
+@click.argument("folder", type=click.Path(path_type=Path))
+def carry(student: str, teacher: str, model: str, folder: Path) -> None:
+    """Write MODEL, trained on from TEACHER, with what distillation changed from TEACHER to STUDENT, as FOLDER."""
+    from heliograph.embedded.carry import carry as write  # noqa: PLC0415 - loads torch
+
+    write(student, teacher, model, folder)
+
+
+@click.command()
 @click.argument("model")
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--clips", default=4000, show_default=True)
@@ -197,5 +209,5 @@ def pack(
     click.echo(f"{folder}: {size / 1e6:.1f} MB", err=True)
 
 
-MAKING = (start, widen, finer, larger, latents, decoder, refine, sharpen, prompts, pack)
+MAKING = (start, widen, finer, larger, carry, latents, decoder, refine, sharpen, prompts, pack)
 """In the order of `runs/embedded.sh`, with `heliograph train` in between."""

@@ -18,7 +18,7 @@ from heliograph.embedded.levels import PASTS
 from heliograph.embedded.mix import mixed_record
 from heliograph.embedded.results import merge_results
 from heliograph.embedded.score import heldout_prompts
-from heliograph.embedded.steering import GIVEN_CHUNKS, STARTS, TRUE, SteeringPlan, other_record, steering
+from heliograph.embedded.steering import GIVEN_CHUNKS, STARTS, TRUE, other_record, steered, steering
 from heliograph.engine.session import Session
 from heliograph.errors import UserError
 from heliograph.evaluate.truth import Reader
@@ -126,7 +126,8 @@ def _true(record: Record, chunk: int, count: int) -> np.ndarray:
 
 
 def test_true_clips_are_read_where_the_videos_that_start_from_them_are():
-    found = steering(Projector(heldout_prompts(1)[0].record), SteeringPlan(1), lambda line: None)
+    kept = json.dumps(steered(Projector(heldout_prompts(1)[0].record), 0))
+    found = steering([json.loads(kept)])
     for name in STARTS:
         assert found[name] == found[TRUE + name]
         assert found[name]["scene"]["mean"] == found[name]["kind"]["mean"] == 1

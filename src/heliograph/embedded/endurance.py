@@ -1,16 +1,18 @@
 """Does a model hold out for minutes? Long videos beside true clips of the world of the same length and content."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from einops import rearrange
 from jaxtyping import UInt8
+from PIL import Image
 
 from heliograph.data.diorama import Record
 from heliograph.data.diorama.render import render
-from heliograph.embedded.score import heldout_prompts
+from heliograph.embedded.results import write_film
+from heliograph.embedded.score import heldout_prompt
 from heliograph.evaluate.catalogue import BY_NAME
 from heliograph.evaluate.drift import curve
 from heliograph.evaluate.series import lookback, read_series
@@ -46,38 +48,30 @@ KEPT = ("scene", "time", "kind", "colour")
 """Attributes that must be the same from end to end."""
 
 
-@dataclass(frozen=True)
-class EndurancePlan:
-    """How many videos, and how many chunks of 33 frames each."""
+def long_video(pipeline: HeliosPipeline, number: int, num_chunks: int, looks: Path) -> dict[str, Any]:
+    """Make, measure and read a long video and the true clip of its content: `model` and `world`, see `measured`.
 
-    num_videos: int = 6
-    num_chunks: int = 131
-
-
-def endurance(
-    pipeline: HeliosPipeline, plan: EndurancePlan, tell: Callable[[str], None] = print
-) -> tuple[dict[str, Any], list[Frames]]:
-    """Make, measure and read long videos and true clips; returns figures for storage, and some frames to look at.
-
-    The frames are 12 of each of the first videos, evenly over their length.
+    Of the first videos the folder `looks` gets frames to look at, 12 of each, evenly over its length, side by side.
     """
     height, width = pipeline.engine.size
-    reader, made, true, looks = Reader(), [], [], []
-    for number, prompt in enumerate(heldout_prompts(plan.num_videos)):
-        session = pipeline.session(prompt.text, seed=number)
-        frames = np.concatenate([session.next_chunk().frames for _ in range(plan.num_chunks)])
-        made.append(measured(frames, prompt.record, reader))
-        real = np.concatenate(list(_true_chunks(prompt.record, plan.num_chunks, height, width)))
-        true.append(measured(real, prompt.record, reader))
-        if number < NUM_LOOKS:
-            looks.append(frames[np.linspace(0, len(frames) - 1, 12).astype(int)])
-        tell(f"{number + 1}/{plan.num_videos} long videos")
-    figures = {
-        "seconds": plan.num_chunks * CHUNK_FRAMES / FPS,
-        "model": summed_up(made),
-        "world": summed_up(true),
-    }
-    return figures, looks
+    prompt, reader = heldout_prompt(number), Reader()
+    session = pipeline.session(prompt.text, seed=number)
+    frames = np.concatenate([session.next_chunk().frames for _ in range(num_chunks)])
+    real = np.concatenate(list(_true_chunks(prompt.record, num_chunks, height, width)))
+    if number < NUM_LOOKS:
+        write_film(looks / f"{number:03}.png", [frames[np.linspace(0, len(frames) - 1, 12).astype(int)]])
+    return {"model": measured(frames, prompt.record, reader), "world": measured(real, prompt.record, reader)}
+
+
+def endurance(videos: Sequence[Mapping[str, Any]], num_chunks: int) -> dict[str, Any]:
+    """Figures of long videos (see `long_video`), for storage."""
+    sides = {side: summed_up([video[side] for video in videos]) for side in ("model", "world")}
+    return {"seconds": num_chunks * CHUNK_FRAMES / FPS, **sides}
+
+
+def film(folder: Path, num_videos: int) -> list[Frames]:
+    """The rows of frames that `long_video` left in a folder, of the first so many videos."""
+    return [np.asarray(Image.open(file))[None] for file in sorted(folder.glob("*.png"))[:num_videos]]
 
 
 def measured(frames: Frames, record: Record, reader: Reader) -> dict[str, Any]:

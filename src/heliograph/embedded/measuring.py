@@ -1,5 +1,6 @@
 """Commands that measure the embedded model, and write down what was measured."""
 
+from functools import partial
 from pathlib import Path
 
 import click
@@ -64,33 +65,45 @@ def ceiling(model: str, results: Path, prompts: int, chunks: int) -> None:
 @click.option("--videos", default=6, show_default=True)
 @click.option("--chunks", default=131, show_default=True, help="Chunks of each; 131 are three minutes.")
 @click.option("--film", type=click.Path(path_type=Path), help="Picture of each video over its length.")
-def endurance(model: str, results: Path, videos: int, chunks: int, film: Path | None) -> None:
-    """Measure drift, seams and faults of long videos of MODEL beside true clips; RESULTS gets `endurance`."""
-    from heliograph.embedded.endurance import EndurancePlan  # noqa: PLC0415 - loads torch
-    from heliograph.embedded.endurance import endurance as run  # noqa: PLC0415
+@click.option("--workers", default=1, show_default=True, help="Processes, which share the videos.")
+def endurance(model: str, results: Path, videos: int, chunks: int, film: Path | None, workers: int) -> None:
+    """Measure drift, seams and faults of long videos of MODEL beside true clips; RESULTS gets `endurance`.
+
+    Started again, it goes on with the videos that are missing.
+    """
+    from heliograph.embedded import endurance as long  # noqa: PLC0415 - loads torch
+    from heliograph.embedded.apart import kept_beside, measured_apart  # noqa: PLC0415
     from heliograph.embedded.results import add_result, write_film  # noqa: PLC0415
     from heliograph.pipeline import HeliosPipeline  # noqa: PLC0415
 
     pipeline = HeliosPipeline.from_pretrained(model)
-    figures, looks = run(pipeline, EndurancePlan(videos, chunks), _tell)
-    add_result(results, "endurance", pipeline, figures)
-    if film is not None:
-        write_film(film, looks)
+    with kept_beside(results, "endurance", pipeline, chunks) as folder:
+        measure = partial(long.long_video, num_chunks=chunks, looks=folder)
+        found = measured_apart(model, measure, videos, folder, workers, _tell)
+        add_result(results, "endurance", pipeline, long.endurance(found, chunks))
+        if film is not None:
+            write_film(film, long.film(folder, videos))
 
 
 @click.command()
 @click.argument("model")
 @click.argument("results", type=click.Path(path_type=Path))
 @click.option("--videos", default=20, show_default=True)
-def steering(model: str, results: Path, videos: int) -> None:
-    """Measure starts from pictures and clips, and prompts that change midway; RESULTS gets `steering`."""
-    from heliograph.embedded.results import add_result  # noqa: PLC0415 - loads torch
-    from heliograph.embedded.steering import SteeringPlan  # noqa: PLC0415
-    from heliograph.embedded.steering import steering as run  # noqa: PLC0415
+@click.option("--workers", default=1, show_default=True, help="Processes, which share the videos.")
+def steering(model: str, results: Path, videos: int, workers: int) -> None:
+    """Measure starts from pictures and clips, and prompts that change midway; RESULTS gets `steering`.
+
+    Started again, it goes on with the videos that are missing.
+    """
+    from heliograph.embedded import steering as starts  # noqa: PLC0415 - loads torch
+    from heliograph.embedded.apart import kept_beside, measured_apart  # noqa: PLC0415
+    from heliograph.embedded.results import add_result  # noqa: PLC0415
     from heliograph.pipeline import HeliosPipeline  # noqa: PLC0415
 
     pipeline = HeliosPipeline.from_pretrained(model)
-    add_result(results, "steering", pipeline, run(pipeline, SteeringPlan(videos), _tell))
+    with kept_beside(results, "steering", pipeline) as folder:
+        found = measured_apart(model, starts.steered, videos, folder, workers, _tell)
+        add_result(results, "steering", pipeline, starts.steering(found))
 
 
 @click.command()

@@ -52,13 +52,16 @@ class Scores:
 
 
 def heldout_prompts(count: int) -> list[Prompt]:
-    """Held-out combinations of the mix, in held-out words and patterns, every attribute named."""
-    prompts = []
-    for seed in range(FIRST_SEED, FIRST_SEED + count):
-        record = mixed_record(seed, "heldout")
-        assert is_heldout(record.scene, record.kind, record.colour)
-        prompts.append(Prompt(describe(record, seed, "heldout").text, record))
-    return prompts
+    """The first of the held-out prompts."""
+    return [heldout_prompt(number) for number in range(count)]
+
+
+def heldout_prompt(number: int) -> Prompt:
+    """A held-out combination of the mix, in held-out words and patterns, every attribute named."""
+    seed = FIRST_SEED + number
+    record = mixed_record(seed, "heldout")
+    assert is_heldout(record.scene, record.kind, record.colour)
+    return Prompt(describe(record, seed, "heldout").text, record)
 
 
 def score(pipeline: HeliosPipeline, plan: ScorePlan, sheet: Path | None = None) -> Scores:

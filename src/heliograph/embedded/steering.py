@@ -1,7 +1,7 @@
 """Does a model take what it is given? Starts from pictures and clips of the world, and prompts that change midway."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from heliograph.data.diorama.caption import plain_caption
 from heliograph.data.diorama.record import COLOURS, LIVES_IN, SCENES, TIMES, Kind, is_heldout, motions_of
 from heliograph.data.diorama.render import render
 from heliograph.embedded.endurance import Frames
-from heliograph.embedded.score import heldout_prompts
+from heliograph.embedded.score import heldout_prompt
 from heliograph.engine.session import Session
 from heliograph.evaluate.metrics.cuts import find_cuts
 from heliograph.evaluate.metrics.thumbnails import thumbnails
@@ -42,35 +42,30 @@ STAYS: Mapping[str, str] = {"colour": "scene", "time": "scene", "scene": "colour
 """What may change in the middle of a video, and what must stay as it is then."""
 
 
-@dataclass(frozen=True)
-class SteeringPlan:
-    """How many videos of each sort."""
-
-    num_videos: int = 20
-
-
-def steering(pipeline: HeliosPipeline, plan: SteeringPlan, tell: Callable[[str], None] = print) -> dict[str, Any]:
-    """Make the videos, read them back, and count; a share comes with its 95 % interval.
+def steered(pipeline: HeliosPipeline, number: int) -> dict[str, dict[str, bool]]:
+    """Make the videos of one held-out prompt and read them back: what was right, for each start and each change.
 
     Where a start's subject is away or hidden in the true clip as well, no model is at fault: so that is read, too.
     """
-    reader, length = Reader(), -(-START_SECONDS * FPS // CHUNK_FRAMES)
-    names = (*STARTS, *(TRUE + name for name in STARTS), *STAYS)
-    found: dict[str, list[Mapping[str, bool]]] = {name: [] for name in names}
-    for number, prompt in enumerate(heldout_prompts(plan.num_videos)):
-        height, width = pipeline.engine.size
-        clip = _filmed(prompt.record, (GIVEN_CHUNKS + length) * CHUNK_FRAMES, height, width)
-        given = {"image": clip[0], "video": clip[: GIVEN_CHUNKS * CHUNK_FRAMES]}
-        for name, first in STARTS.items():
-            session = pipeline.session(prompt.text, seed=number, **{name: given[name]})  # pyright: ignore[reportArgumentType]
-            true = clip[: (first + length) * CHUNK_FRAMES]
-            for whose, frames in ((name, _play(session, length)), (TRUE + name, true)):
-                right = reader.check(frames[-READ_CHUNKS * CHUNK_FRAMES :], prompt.record)
-                found[whose].append({attribute: right[attribute] for attribute in KEPT})
-        for name in STAYS:
-            found[name].append(_change(pipeline, prompt.record, name, number, reader))
-        tell(f"{number + 1}/{plan.num_videos} starts and changes")
-    return {name: _shares(rows) for name, rows in found.items()}
+    reader, length, prompt = Reader(), -(-START_SECONDS * FPS // CHUNK_FRAMES), heldout_prompt(number)
+    height, width = pipeline.engine.size
+    clip = _filmed(prompt.record, (GIVEN_CHUNKS + length) * CHUNK_FRAMES, height, width)
+    given = {"image": clip[0], "video": clip[: GIVEN_CHUNKS * CHUNK_FRAMES]}
+    found: dict[str, dict[str, bool]] = {}
+    for name, first in STARTS.items():
+        session = pipeline.session(prompt.text, seed=number, **{name: given[name]})  # pyright: ignore[reportArgumentType]
+        true = clip[: (first + length) * CHUNK_FRAMES]
+        for whose, frames in ((name, _play(session, length)), (TRUE + name, true)):
+            right = reader.check(frames[-READ_CHUNKS * CHUNK_FRAMES :], prompt.record)
+            found[whose] = {attribute: right[attribute] for attribute in KEPT}
+    for name in STAYS:
+        found[name] = _change(pipeline, prompt.record, name, number, reader)
+    return found
+
+
+def steering(prompts: Sequence[Mapping[str, Mapping[str, bool]]]) -> dict[str, Any]:
+    """Shares of prompts (see `steered`) for which each was right, each with its 95 % interval."""
+    return {name: _shares([found[name] for found in prompts]) for name in prompts[0]}
 
 
 def other_record(record: Record, attribute: str) -> Record:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from heliograph.embedded.apart import kept_beside, measured_apart
 from heliograph.embedded.endurance import METRICS
-from heliograph.embedded.measuring import endurance
+from heliograph.embedded.measuring import endurance, steering
 from heliograph.pipeline import HeliosPipeline
 
 
@@ -59,3 +59,11 @@ def test_long_videos_are_measured_beside_true_clips_and_shown(tmp_path: Path) ->
     height, width = HeliosPipeline.from_pretrained("tiny", device="cpu").engine.size
     assert Image.open(tmp_path / "film.png").size == (12 * width, 2 * height)
     assert {file.name for file in tmp_path.iterdir()} == {"bars.json", "film.png"}
+
+
+def test_no_processes_and_no_videos_are_refused_before_anything_is_loaded(tmp_path: Path) -> None:
+    for wrong in (["--workers", "0"], ["--videos", "0"]):
+        for command in (endurance, steering):
+            result = CliRunner().invoke(command, ["tiny", str(tmp_path / "bars.json"), *wrong])
+            assert result.exit_code == 2 and "0 is not in the range x>=1" in result.output
+    assert list(tmp_path.iterdir()) == []

@@ -1,16 +1,17 @@
-"""Measurements that take an hour, video by video in several processes; what is measured is kept, and not made again.
+"""Work shared by several processes, and measurements that take an hour: what is measured is kept, and not made again.
 
-Beside the file of results lies a folder while it is under way, one JSON file for each video. It is named after the
-model and what is asked, so another model's measurements are not taken up, and it goes when all are in the results.
+Beside the file of results lies a folder while a measurement is under way, one JSON file for each video. It is named
+after the model and what is asked, so another model's measurements are not taken up, and it goes when all are in the
+results.
 """
 
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -51,16 +52,22 @@ def measured_apart(
     """
     files = [folder / f"{number:03}.json" for number in range(count)]
     missing = [number for number, file in enumerate(files) if not file.exists()]
+    calls = [partial(_measure_one, model, measure, number, files[number]) for number in missing]
+    call_apart(calls, workers, lambda done: tell(f"{count - len(missing) + done}/{count} videos"))
+    return [json.loads(file.read_text(encoding="utf-8")) for file in files]
+
+
+def call_apart(calls: Sequence[Callable[[], object]], workers: int, tell: Callable[[int], None]) -> None:
+    """Make all calls in so many processes; `tell` is told after each how many are done. An error ends it."""
     with ProcessPoolExecutor(workers, get_context("spawn")) as pool:  # forked, PyTorch's threads would be missing
-        jobs = [pool.submit(_measure_one, model, measure, number, files[number]) for number in missing]
+        jobs = [pool.submit(call) for call in calls]
         try:
-            for done, job in enumerate(as_completed(jobs), count - len(missing) + 1):
+            for done, job in enumerate(as_completed(jobs), 1):
                 job.result()
-                tell(f"{done}/{count} videos")
+                tell(done)
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    return [json.loads(file.read_text(encoding="utf-8")) for file in files]
 
 
 def _measure_one(model: str, measure: Measure, number: int, file: Path) -> None:

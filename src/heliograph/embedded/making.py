@@ -1,7 +1,6 @@
 """Commands that make the embedded model, phase by phase; what they run is imported when they are called."""
 
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
 
 import click
@@ -74,11 +73,18 @@ def carry(student: str, teacher: str, model: str, folder: Path) -> None:
 @click.option("--clips", default=4000, show_default=True)
 @click.option("--chunks", default=4, show_default=True)
 @click.option("--late", default=0, show_default=True, help="Of the clips, how many begin later in their video.")
-@click.option("--workers", default=1, show_default=True, help="Processes that render on a CPU, one thread each.")
+@click.option(
+    "--workers",
+    default=1,
+    type=click.IntRange(1),
+    show_default=True,
+    help="Processes that render on a CPU, one thread each.",
+)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1.")
 def latents(model: str, folder: Path, clips: int, chunks: int, late: int, workers: int, device: str) -> None:
     """Render clips of the mix and encode them with MODEL; started again, it goes on."""
     from heliograph.data.world_cache import CacheInfo, code_digest, missing_parts, write_parts  # noqa: PLC0415
+    from heliograph.embedded.apart import call_apart  # noqa: PLC0415
     from heliograph.embedded.render import MIX, open_codec, render_part, size_of  # noqa: PLC0415
     from heliograph.train.parallel import joined  # noqa: PLC0415
 
@@ -93,15 +99,8 @@ def latents(model: str, folder: Path, clips: int, chunks: int, late: int, worker
             write_parts(folder, parts, info, MIX, codec)
             click.echo(f"{first + len(parts)}/{len(missing)} parts", err=True)
         return
-    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:  # forked, PyTorch's threads would be missing
-        jobs = [pool.submit(render_part, folder, part, info, model) for part in missing]
-        try:
-            for done, job in enumerate(jobs, 1):
-                job.result()
-                click.echo(f"{done}/{len(missing)} parts", err=True)
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    calls = [partial(render_part, folder, part, info, model) for part in missing]
+    call_apart(calls, workers, lambda done: click.echo(f"{done}/{len(missing)} parts", err=True))
 
 
 @click.command()

@@ -62,10 +62,12 @@ def ceiling(model: str, results: Path, prompts: int, chunks: int) -> None:
 @click.command()
 @click.argument("model")
 @click.argument("results", type=click.Path(path_type=Path))
-@click.option("--videos", default=6, show_default=True)
+@click.option("--videos", default=6, type=click.IntRange(1), show_default=True)
 @click.option("--chunks", default=131, show_default=True, help="Chunks of each; 131 are three minutes.")
 @click.option("--film", type=click.Path(path_type=Path), help="Picture of each video over its length.")
-@click.option("--workers", default=1, show_default=True, help="Processes, which share the videos.")
+@click.option(
+    "--workers", default=1, type=click.IntRange(1), show_default=True, help="Processes, which share the videos."
+)
 def endurance(model: str, results: Path, videos: int, chunks: int, film: Path | None, workers: int) -> None:
     """Measure drift, seams and faults of long videos of MODEL beside true clips; RESULTS gets `endurance`.
 
@@ -88,8 +90,10 @@ def endurance(model: str, results: Path, videos: int, chunks: int, film: Path | 
 @click.command()
 @click.argument("model")
 @click.argument("results", type=click.Path(path_type=Path))
-@click.option("--videos", default=20, show_default=True)
-@click.option("--workers", default=1, show_default=True, help="Processes, which share the videos.")
+@click.option("--videos", default=20, type=click.IntRange(1), show_default=True)
+@click.option(
+    "--workers", default=1, type=click.IntRange(1), show_default=True, help="Processes, which share the videos."
+)
 def steering(model: str, results: Path, videos: int, workers: int) -> None:
     """Measure starts from pictures and clips, and prompts that change midway; RESULTS gets `steering`.
 

@@ -149,3 +149,16 @@ def test_a_model_that_remembers_otherwise_says_so_and_is_sampled_so(
     export_model(tmp_path / "model", replace(result, memory=memory), tiny_folder, ALONE)
     assert native_memory(tmp_path / "model") == memory
     assert native_memory(tiny_folder) == MemoryConfig()
+
+
+def test_whoever_may_read_the_configuration_may_read_the_weights(
+    result: Result, tiny_folder: Path, tmp_path: Path
+) -> None:
+    model = tmp_path / "model"
+    before = {file: file.stat().st_mode for file in tiny_folder.rglob("*")}
+    export_model(model, result, tiny_folder, ALONE)
+    written = [*model.glob("transformer/*.safetensors"), *model.glob("trained/*.safetensors")]
+    assert len(written) == 3
+    assert {file.stat().st_mode for file in written} == {(model / "model_index.json").stat().st_mode}
+    assert model.stat().st_mode == (model / "scheduler").stat().st_mode
+    assert {file: file.stat().st_mode for file in tiny_folder.rglob("*")} == before, "what is linked is not ours"

@@ -32,6 +32,7 @@ from heliograph.checkpoint.folder import (
     ModelIndex,
     read_folder,
     read_json,
+    share_as_usual,
 )
 from heliograph.checkpoint.lora import adapted, adapted_table
 from heliograph.checkpoint.native import (
@@ -87,6 +88,7 @@ __all__ = [
     "open_model",
     "read_folder",
     "read_json",
+    "share_as_usual",
     "tensor_table",
     "write_once",
 ]

@@ -1,6 +1,7 @@
 """A model folder as its configuration files describe it; no weight is read."""
 
 import json
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -145,3 +146,15 @@ def _switch(values: Mapping[str, Any], key: str, file: Path) -> bool:
 def first_line(error: BaseException) -> str:
     """What an error says, in one line."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def share_as_usual(folder: Path) -> None:
+    """Give the weights of a model that was just written, and its folder, the permissions of what lies beside them.
+
+    safetensors 0.8 writes files that nobody but their owner can read (its issue 782), and temporary folders are such,
+    too. A file that has another name elsewhere is part of another model and stays as it is there.
+    """
+    for file in folder.rglob("*.safetensors"):
+        if file.stat().st_nlink == 1:
+            shutil.copymode(folder / INDEX_FILE, file)
+    shutil.copymode(folder / "scheduler", folder)

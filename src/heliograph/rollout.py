@@ -9,7 +9,7 @@ from torch import Tensor
 from heliograph.config import SamplerConfig
 from heliograph.memory import History, Tiers
 from heliograph.sample import Branches, Denoiser, denoise_chunk, make_sampler
-from heliograph.seeds import Seeds
+from heliograph.seeds import RolloutSeeds
 from heliograph.shapes import CHUNK_LATENTS
 
 Conditioning = Callable[[Tiers, int], Branches]
@@ -33,7 +33,7 @@ def rollout(
     history: History,
     conditioning: Conditioning,
     sampler: SamplerConfig,
-    seeds: Seeds,
+    seeds: RolloutSeeds,
     on_step: StepReport | None = None,
 ) -> Iterator[Turn]:
     """Chunk after chunk, from `history` on, for ever. The caller stops it by no longer asking."""
@@ -48,7 +48,7 @@ def next_turn(
     history: History,
     conditioning: Conditioning,
     sampler: SamplerConfig,
-    seeds: Seeds,
+    seeds: RolloutSeeds,
     on_step: StepReport | None = None,
 ) -> Turn:
     """The chunk that follows `history`. The same history, seeds and conditioning give the same chunk, bit for bit."""

@@ -103,6 +103,10 @@ def train(*, dry_run: bool, devices: int, as_json: bool, **options: Any) -> None
 @click.option("--negative-prompt", help="With --ode-pairs: what the teacher is guided away from.  [default: Wan's]")
 @click.option("--chunks", type=int, help="With --ode-pairs: chunks of 33 frames for each prompt.  [default: 5]")
 @click.option(
+    "--student",
+    help="With --ode-pairs: a model whose own chunks are remembered, so that it learns to go on from these.",
+)
+@click.option(
     "--batch-size", default=1, show_default=True, help="With --ode-pairs: prompts at once, for small models on a GPU."
 )
 @click.option("--quiet", "-q", is_flag=True, help="No progress.")

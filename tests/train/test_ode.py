@@ -24,6 +24,8 @@ from heliograph.train.ode import (
     OdePairs,
     OdePlan,
     OdeStage,
+    Student,
+    followed_trails,
     merged_pyramid,
     prompt_seeds,
     teacher_trails,
@@ -56,7 +58,7 @@ def trails(plan: OdePlan = PLAN, seed: int = 0) -> list[tuple[LevelTrail, ...]]:
 
 def pairs(seed: int = 0) -> OdePairs:
     """A batch of one prompt."""
-    return OdePairs(normal(1, 5, 32, seed=seed), tuple(trails(seed=seed)))
+    return OdePairs.of_teacher(normal(1, 5, 32, seed=seed), tuple(trails(seed=seed)))
 
 
 def ends(plan: OdePlan = PLAN, seed: int = 0) -> Iterator[Tensor]:
@@ -172,6 +174,27 @@ def test_chunks_continue_the_teachers_own_rollout() -> None:
     assert torch.equal(seen[1].short.latents, torch.cat([chunk[:, :, :1], chunk[:, :, -1:]], dim=2))
 
 
+def test_a_student_is_shown_how_the_teacher_goes_on_from_the_students_own_chunks() -> None:
+    seen: list[Tensor] = []
+
+    def watching(tiers: Tiers, chunk: int) -> Branches:
+        seen.append(tiers.short.latents)
+        return Branches(tiers)
+
+    def still(x: Tensor, timestep: float, condition: object) -> Tensor:
+        return 0.1 * x
+
+    start, seeds = History.empty(SHAPE, MemoryConfig()), RequestSeeds(0)
+    student = Student(still, conditioning, ONE_STEP)
+    made = list(followed_trails(teacher, start, watching, PLAN, seeds, student))
+    own = next_turn(still, start, conditioning, ONE_STEP, seeds)
+    assert torch.equal(made[0][1], own.latents)
+    assert torch.equal(made[1][1], next_turn(still, own.history, conditioning, ONE_STEP, seeds).latents)
+    assert torch.equal(seen[1], torch.cat([own.latents[:, :, :1], own.latents[:, :, -1:]], dim=2))
+    for levels, wanted in zip((made[0][0], made[1][0]), trails(), strict=True):  # this teacher ignores what was before
+        assert all(torch.equal(one.states, other.states) for one, other in zip(levels, wanted, strict=True))
+
+
 def test_extra_stops_move_the_end_of_a_path_by_little() -> None:
     fine = replace(PLAN, teacher=replace(TEACHER, steps=(40, 40, 40)), num_chunks=1)
     (with_stops,), without = trails(fine), next(ends(fine))
@@ -198,10 +221,15 @@ def test_no_two_prompts_begin_from_the_same_noise() -> None:
     assert not torch.equal(red, prompt_seeds(8, "a red fish").for_chunk(0).noise(shape))
 
 
-def test_pairs_come_back_from_their_tensors() -> None:
+@pytest.mark.parametrize("whose", ["the teacher's", "a student's"])
+def test_pairs_come_back_from_their_tensors(whose: str) -> None:
     made = pairs()
+    if whose == "a student's":
+        made = replace(made, remembered=tuple(normal(1, 16, 9, SIDE, SIDE, seed=seed) for seed in (0, 1)))
     again = OdePairs.from_tensors(made.to_tensors())
+    assert ("0.remembered" in made.to_tensors()) == (whose == "a student's")
     assert torch.equal(again.text, made.text)
+    assert all(torch.equal(one, other) for one, other in zip(again.remembered, made.remembered, strict=True))
     for one, other in zip(made.chunks, again.chunks, strict=True):
         for a, b in zip(one, other, strict=True):
             assert all(torch.equal(x, y) for x, y in zip(vars(a).values(), vars(b).values(), strict=True))
@@ -215,6 +243,8 @@ def test_joined_pairs_are_the_samples_of_one_batch() -> None:
         for chunk, levels in zip(both.chunks, single.chunks, strict=True):
             for trail, wanted in zip(chunk, levels, strict=True):
                 assert torch.equal(trail.states[:, sample : sample + 1], wanted.states)
+        for latents, own in zip(both.remembered, single.remembered, strict=True):
+            assert torch.equal(latents[sample : sample + 1], own)
 
 
 # Regression
@@ -254,14 +284,17 @@ def test_the_loss_is_the_weighted_mean_over_chosen_chunks_and_all_levels() -> No
     assert torch.allclose(loss.total, 80 * loss.parts["ode"])
 
 
-def test_every_chunk_is_chosen_in_some_step_and_sees_the_teachers_history() -> None:
-    model, batch = network(), pairs()
+def test_every_chunk_is_chosen_in_some_step_and_sees_what_was_remembered() -> None:
+    model, before = network(), normal(1, 16, 9, SIDE, SIDE)
+    batch = replace(pairs(), remembered=(before, normal(1, 16, 9, SIDE, SIDE, seed=1)))
     stage = OdeStage(model, OdeConfig(num_chunks=1), MemoryConfig())
-    histories: set[bool] = set()
-    model.register_forward_pre_hook(lambda _, args: histories.add(bool(args[3].short.latents.any())))
+    seen: list[Tensor] = []
+    model.register_forward_pre_hook(lambda _, args: seen.append(args[3].short.latents))
     for seed in range(8):
         stage.loss("student", batch, 0, generator(seed))
-    assert histories == {True, False}
+    followed = [latents for latents in seen if latents.any()]
+    assert 0 < len(followed) < len(seen)
+    assert all(torch.equal(latents[:, :, -1], before[:, :, -1]) for latents in followed)
 
 
 def test_training_on_one_pair_takes_two_thirds_of_the_loss_away() -> None:

@@ -13,11 +13,12 @@ from heliograph.data.loader import Drawing
 from heliograph.model.denoiser import TransformerDenoiser
 from heliograph.presets import DISTILLED, MID
 from heliograph.train.ode import OdePlan
-from heliograph.train.pairs import PairSource, Teacher, make_pairs, read_prompts
-from tests.small import small_transformer, wave
+from heliograph.train.pairs import Followed, PairSource, Teacher, make_pairs, read_prompts
+from tests.small import randomise, small_transformer, wave
 
 PROMPTS = ["a red fish", "a blue bird"]
 FEW_STEPS = type(MID)(MID.schedule, (1, 1, 1), None, MID.guidance)
+ONE_STEP = replace(DISTILLED, steps=(1, 1, 1), first_chunk_steps=None)
 PLAN = OdePlan(FEW_STEPS, DISTILLED, num_chunks=1)
 
 
@@ -104,6 +105,26 @@ def test_folders_of_other_seeds_train_together_and_those_of_another_teacher_do_n
     make_pairs(PROMPTS[:1], tmp_path / "other", replace(teacher, model="another"), PLAN, (64, 64))
     with pytest.raises(DataError, match=r"holds other pairs than .* train on pairs of one teacher and size"):
         PairSource([folder, tmp_path / "other"], Drawing(1, 19))
+
+
+def test_a_students_own_chunks_are_remembered_and_mix_with_the_teachers(
+    folder: Path, teacher: Teacher, tmp_path: Path
+) -> None:
+    model, plan = small_transformer(), replace(PLAN, num_chunks=2)
+    randomise(model)
+    teacher = replace(teacher, denoiser=TransformerDenoiser(model))
+    student = Followed("few", teacher.denoiser, ONE_STEP)
+    apart, own = tmp_path / "followed", tmp_path / "own"
+    assert make_pairs(PROMPTS[:1], apart, replace(teacher, student=student), plan, (64, 64)) == 1
+    assert make_pairs(PROMPTS[:1], own, teacher, plan, (64, 64)) == 1
+    (followed,), (alone,) = (PairSource([place], Drawing(1, 19)).batch(0) for place in (apart, own))
+    assert torch.equal(followed.chunks[0][2].states, alone.chunks[0][2].states), "nothing was remembered yet"
+    assert not torch.equal(followed.remembered[0], alone.remembered[0])
+    assert not torch.equal(followed.chunks[1][2].states, alone.chunks[1][2].states)
+    with pytest.raises(DataError, match="holds other pairs"):
+        make_pairs(PROMPTS[:1], apart, teacher, plan, (64, 64))
+    source = PairSource([apart, own], Drawing(2, 19))
+    assert "student='few'" in source.fingerprint() and source.batch(0)[0].remembered[1].shape[0] == 2
 
 
 def test_pairs_of_another_teacher_are_not_mixed_in(folder: Path, teacher: Teacher) -> None:

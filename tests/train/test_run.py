@@ -246,6 +246,13 @@ def test_prepare_makes_ode_pairs_that_the_regression_trains_on(tiny: Path, tmp_p
         *("tiny-distill-ode", "--start", tiny, "--data", tmp_path / "pairs", "--output", tmp_path / "run"),
         *("--max-steps", 1, "--sample-every", 0, "--device", "cpu", "--quiet"),
     )
+    followed = [*arguments[:-1], str(tmp_path / "followed"), "--student", str(tiny), "--device", "cpu"]
+    assert CliRunner().invoke(prepare, followed, catch_exceptions=False).exit_code == 0
+    assert json.loads((tmp_path / "followed" / "pairs.json").read_text())["student"] == str(tiny)
+    with pytest.raises(
+        UserError, match="--student tiny has text_dim=128, its teacher 32; name a model that was distilled"
+    ):
+        CliRunner().invoke(prepare, [*arguments, "--student", "tiny", "--device", "cpu"], catch_exceptions=False)
     with pytest.raises(
         UserError, match="--share weighs folders of clips; tiny-distill-ode trains on every prompt alike"
     ):

@@ -23,7 +23,7 @@ from heliograph.flow.solvers import Solver, make_solver
 from heliograph.memory import History
 from heliograph.model.transformer import HeliosTransformer3DModel
 from heliograph.presets import DISTILLED, MID
-from heliograph.rollout import Conditioning
+from heliograph.rollout import Conditioning, next_turn
 from heliograph.sample import Denoiser, Sampler, denoise_chunk
 from heliograph.seeds import RequestSeeds, RolloutSeeds
 from heliograph.shapes import CHUNK_LATENTS
@@ -56,11 +56,18 @@ class LevelTrail:
 class OdePairs:
     """Teacher paths of several chunks of a rollout, chunk by chunk and level by level, and the text they are under.
 
-    All prompts of a batch began from text alone.
+    `remembered` are the chunks that the next ones were made after: the teacher's own, or a student's
+    (`followed_trails`). All prompts of a batch began from text alone.
     """
 
     text: Float[Tensor, "b l d"]
     chunks: tuple[tuple[LevelTrail, ...], ...]
+    remembered: tuple[Float[Tensor, "b c t h w"], ...]
+
+    @classmethod
+    def of_teacher(cls, text: Float[Tensor, "b l d"], chunks: tuple[tuple[LevelTrail, ...], ...]) -> "OdePairs":
+        """Paths of a teacher that remembers what it made itself."""
+        return cls(text, chunks, tuple(trails[-1].states[-1] for trails in chunks))
 
     @classmethod
     def join(cls, pairs: "list[OdePairs]") -> "OdePairs":
@@ -72,14 +79,16 @@ class OdePairs:
             )
             for levels in zip(*(pair.chunks for pair in pairs), strict=True)
         ]
-        return cls(torch.cat([pair.text for pair in pairs]), tuple(trails))
+        remembered = tuple(torch.cat(same) for same in zip(*(pair.remembered for pair in pairs), strict=True))
+        return cls(torch.cat([pair.text for pair in pairs]), tuple(trails), remembered)
 
     def row(self, row: int) -> "OdePairs":
         """The paths of one prompt of a batch."""
         chunks = tuple(
             tuple(replace(trail, states=trail.states[:, row : row + 1]) for trail in trails) for trails in self.chunks
         )
-        return OdePairs(self.text[row : row + 1], chunks)
+        remembered = tuple(latents[row : row + 1] for latents in self.remembered)
+        return OdePairs(self.text[row : row + 1], chunks, remembered)
 
     def to_tensors(self) -> dict[str, Tensor]:
         """Everything under names, for a safetensors file."""
@@ -89,19 +98,26 @@ class OdePairs:
             for level, trail in enumerate(trails)
             for name, value in vars(trail).items()
         }
-        return {"text": self.text.contiguous(), **named}
+        own = [trails[-1].states[-1] for trails in self.chunks]
+        remembered = {
+            f"{chunk}.remembered": latents.contiguous()
+            for chunk, latents in enumerate(self.remembered)
+            if not torch.equal(latents, own[chunk])
+        }
+        return {"text": self.text.contiguous(), **named, **remembered}
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> "OdePairs":
-        """What `to_tensors` gave."""
-        names = (key.split(".") for key in tensors if key != "text")
-        places = sorted({(int(chunk), int(level)) for chunk, level, _ in names})
+        """What `to_tensors` gave; where it names no chunk that is remembered, that is the teacher's own."""
+        names = (key.split(".") for key in tensors)
+        places = sorted({(int(name[0]), int(name[1])) for name in names if len(name) == 3})
         trails = {
             (chunk, level): LevelTrail(*(tensors[f"{chunk}.{level}.{name}"] for name in LevelTrail.__annotations__))
             for chunk, level in places
         }
         chunks = [tuple(trails[place] for place in same) for _, same in groupby(places, key=lambda place: place[0])]
-        return cls(tensors["text"], tuple(chunks))
+        remembered = [tensors.get(f"{n}.remembered", own[-1].states[-1]) for n, own in enumerate(chunks)]
+        return cls(tensors["text"], tuple(chunks), tuple(remembered))
 
 
 @dataclass(frozen=True)
@@ -134,23 +150,45 @@ class OdeConfig:
     )
 
 
+@dataclass(frozen=True)
+class Student:
+    """A student whose own chunks are remembered: its network, what that is conditioned on, and its sampler."""
+
+    denoiser: Denoiser
+    conditioning: Conditioning
+    sampler: SamplerConfig
+
+
 @torch.no_grad()
 def teacher_trails(
     denoiser: Denoiser, history: History, conditioning: Conditioning, plan: OdePlan, seeds: RolloutSeeds
 ) -> Iterator[tuple[LevelTrail, ...]]:
     """The teacher's rollout from `history`, chunk after chunk, as trails of every level."""
-    for chunk in range(plan.num_chunks):
-        b, c, _, h, w = history.latents.shape
-        chunk_seeds = seeds.for_chunk(chunk)
-        noise = chunk_seeds.noise((b, c, CHUNK_LATENTS, h, w))
-        wanted = build_pyramid(plan.student.schedule, plan.student.steps_for(chunk), h, w)
-        recorder = Recorder(make_solver(plan.teacher.schedule.solver))
-        sampler = Sampler(merged_pyramid(plan, chunk, h, w), recorder, plan.teacher.guidance)
-        *_, latents = denoise_chunk(
-            denoiser, noise, conditioning(history.tiers(CHUNK_LATENTS), chunk), sampler, chunk_seeds
-        )
-        history = history.push(latents)
-        yield recorder.trails(wanted)
+    for _ in range(plan.num_chunks):
+        trails = _next_trails(denoiser, history, conditioning, plan, seeds)
+        history = history.push(trails[-1].states[-1])
+        yield trails
+
+
+@torch.no_grad()
+def followed_trails(
+    denoiser: Denoiser,
+    history: History,
+    conditioning: Conditioning,
+    plan: OdePlan,
+    seeds: RolloutSeeds,
+    student: Student,
+) -> Iterator[tuple[tuple[LevelTrail, ...], Float[Tensor, "b c t h w"]]]:
+    """The student's rollout from `history`: its chunks, and the trails by which the teacher would have gone on instead.
+
+    A student that was shown its teacher's chunks alone meets others as soon as it goes on from its own. Here it is told
+    what to make of those (Ross et al. 2011, arXiv 1011.0686). Both begin every chunk from the same noise.
+    """
+    for _ in range(plan.num_chunks):
+        trails = _next_trails(denoiser, history, conditioning, plan, seeds)
+        turn = next_turn(student.denoiser, history, student.conditioning, student.sampler, seeds)
+        history = turn.history
+        yield trails, turn.latents
 
 
 def prompt_seeds(seed: int, prompt: str, device: torch.device | str = "cpu") -> RequestSeeds:
@@ -199,7 +237,7 @@ class OdeStage(StudentStage):
     config: OdeConfig
 
     def loss(self, group: str, batch: OdePairs, step: int, generator: torch.Generator) -> Loss:
-        """Regression to the level ends of some chunks, each after the teacher's own clean history."""
+        """Regression to the level ends of some chunks, each after what was remembered when they were made."""
         _, b, c, t, h, w = batch.chunks[0][-1].states.shape
         order = torch.randperm(len(batch.chunks), generator=generator, device=generator.device).tolist()
         chosen = order[: self.config.num_chunks]
@@ -210,7 +248,7 @@ class OdeStage(StudentStage):
             if chunk in chosen:
                 given = Given(batch.text, history.tiers(t))
                 terms += [trail_loss(student, trail, given, generator) for trail in trails]
-            history = history.push(trails[-1].states[-1])
+            history = history.push(batch.remembered[chunk])
         mean = torch.stack(terms).mean()
         return Loss(self.config.weight * mean, {"ode": mean.detach()}, group)
 
@@ -225,6 +263,23 @@ def trail_loss(
     velocity = velocity_of(x, trail.timesteps.to(end.device)[pick], given)
     seen = to_x0(x, velocity, per_sample(trail.remaining.to(end.device)[pick]))
     return 0.5 * (seen - end).square().mean()
+
+
+def _next_trails(
+    denoiser: Denoiser, history: History, conditioning: Conditioning, plan: OdePlan, seeds: RolloutSeeds
+) -> tuple[LevelTrail, ...]:
+    """The teacher's trails of the chunk that follows `history`."""
+    chunk = history.num_chunks
+    b, c, _, h, w = history.latents.shape
+    chunk_seeds = seeds.for_chunk(chunk)
+    noise = chunk_seeds.noise((b, c, CHUNK_LATENTS, h, w))
+    wanted = build_pyramid(plan.student.schedule, plan.student.steps_for(chunk), h, w)
+    recorder = Recorder(make_solver(plan.teacher.schedule.solver))
+    sampler = Sampler(merged_pyramid(plan, chunk, h, w), recorder, plan.teacher.guidance)
+    branches = conditioning(history.tiers(CHUNK_LATENTS), chunk)
+    for _ in denoise_chunk(denoiser, noise, branches, sampler, chunk_seeds):
+        pass
+    return recorder.trails(wanted)
 
 
 def _merge(teacher: Level, student: Level) -> tuple[Step, ...]:

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from heliograph.config import MemoryConfig
+from heliograph.config import MemoryConfig, SamplerConfig
 from heliograph.data.clips import DataError, Size
 from heliograph.data.loader import Drawing
 from heliograph.errors import OutputError
@@ -26,7 +26,7 @@ from heliograph.model.denoiser import TransformerDenoiser
 from heliograph.seeds import SeedsOfMany
 from heliograph.shapes import LATENT_STRIDE
 from heliograph.text import check_prompt
-from heliograph.train.ode import OdePairs, OdePlan, prompt_seeds, teacher_trails
+from heliograph.train.ode import OdePairs, OdePlan, Student, followed_trails, prompt_seeds, teacher_trails
 from heliograph.train.prompted import prompted
 
 PAIRS_FILE, PAIRS_FOLDER = "pairs.json", "pairs"
@@ -36,10 +36,19 @@ Encode = Callable[[str], Float[Tensor, "1 l d"]]
 
 
 @dataclass(frozen=True)
+class Followed:
+    """Whose chunks are remembered instead of the teacher's: a student with its name, and how it is sampled."""
+
+    model: str
+    denoiser: TransformerDenoiser
+    sampler: SamplerConfig
+
+
+@dataclass(frozen=True)
 class Teacher:
     """Who makes the paths: a multiscale model with its name, what encodes prompts, and what it is guided away from.
 
-    `stride` is its pixels per latent cell.
+    `stride` is its pixels per latent cell. With a `student` it goes on from that one's chunks instead of its own.
     """
 
     model: str
@@ -48,11 +57,15 @@ class Teacher:
     negative: str
     memory: MemoryConfig
     stride: int = LATENT_STRIDE
+    student: Followed | None = None
 
 
 @dataclass(frozen=True)
 class PairsInfo:
-    """What all files of a folder have in common; `size` is height and width in pixels, the rest is the teacher's."""
+    """What all files of a folder have in common; `size` is height and width in pixels.
+
+    `student` is whose chunks are remembered, None where these are the teacher's own; the rest is the teacher's.
+    """
 
     model: str
     size: Size
@@ -61,6 +74,7 @@ class PairsInfo:
     steps: tuple[int, ...]
     guidance_scale: float
     negative: str
+    student: str | None = None
 
 
 def read_prompts(file: Path) -> list[str]:
@@ -97,7 +111,7 @@ def make_pairs(
     with it: `batch_size` prompts go through the teacher at once.
 
     Raises:
-        DataError: `output` holds pairs of another teacher, size or seed, or the batch is empty.
+        DataError: `output` holds pairs of another teacher, student, size or seed, or the batch is empty.
         OutputError: the disk is full or fails.
     """
     if batch_size < 1:
@@ -106,11 +120,7 @@ def make_pairs(
         (output / PAIRS_FOLDER).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{output} cannot be written ({error.strerror}); choose another place") from error
-    sampler = plan.teacher
-    _settle(
-        output,
-        PairsInfo(teacher.model, size, plan.num_chunks, seed, sampler.steps, sampler.guidance.scale, teacher.negative),
-    )
+    _settle(output, _info(teacher, plan, size, seed))
     files = [output / PAIRS_FOLDER / f"{number:05}.safetensors" for number in range(len(prompts))]
     missing = [(file, prompt) for file, prompt in zip(files, prompts, strict=True) if _prompt_of(file) != prompt]
     done = len(prompts) - len(missing)
@@ -129,16 +139,21 @@ def make_pairs(
 
 def trace(prompts: Sequence[str], teacher: Teacher, plan: OdePlan, size: Size, seed: int) -> list[OdePairs]:
     """The teacher's paths for some prompts, from text alone, on the CPU; noise of each prompt's own."""
-    denoiser, count = teacher.denoiser, len(prompts)
+    denoiser, student, count = teacher.denoiser, teacher.student, len(prompts)
     text = torch.cat([teacher.encode(prompt) for prompt in prompts])
+    negative = teacher.encode(teacher.negative).expand(count, -1, -1)
     channels = denoiser.transformer.config["in_channels"]
     cells = (size[0] // teacher.stride, size[1] // teacher.stride)
     history = History.empty((count, channels, *cells), teacher.memory, denoiser.device)
-    conditioning = prompted(denoiser, text, teacher.encode(teacher.negative).expand(count, -1, -1))
     seeds = SeedsOfMany([prompt_seeds(seed, prompt, denoiser.device) for prompt in prompts])
-    trails = tuple(teacher_trails(denoiser, history, conditioning, plan, seeds))
-    tensors = OdePairs(text, trails).to_tensors()
-    pairs = OdePairs.from_tensors({name: tensor.float().cpu() for name, tensor in tensors.items()})
+    walk = (denoiser, history, prompted(denoiser, text, negative), plan, seeds)
+    if student is None:
+        made = OdePairs.of_teacher(text, tuple(teacher_trails(*walk)))
+    else:
+        other = Student(student.denoiser, prompted(student.denoiser, text, negative), student.sampler)
+        trails, remembered = zip(*followed_trails(*walk, other), strict=True)
+        made = OdePairs(text, trails, remembered)
+    pairs = OdePairs.from_tensors({name: tensor.float().cpu() for name, tensor in made.to_tensors().items()})
     return [pairs.row(row) for row in range(count)]
 
 
@@ -154,10 +169,10 @@ class PairSource:
         self.drawing = drawing
         self.infos = tuple(read_pairs_info(folder) for folder in folders)
         for folder, info in zip(folders, self.infos, strict=True):
-            if replace(info, seed=self.infos[0].seed) != self.infos[0]:
+            if replace(info, seed=self.infos[0].seed, student=self.infos[0].student) != self.infos[0]:
                 raise DataError(
                     f"{folder} holds other pairs than {folders[0]}: {info} and {self.infos[0]}; "
-                    "train on pairs of one teacher and size (their seeds may differ)"
+                    "train on pairs of one teacher and size (their seeds and students may differ)"
                 )
         self.files = [file for folder in folders for file in sorted((folder / PAIRS_FOLDER).glob("*.safetensors"))]
         self.batches_per_epoch = len(self.files) // drawing.batch_size
@@ -177,7 +192,7 @@ class PairSource:
         return (OdePairs.join([_read(file) for file in order[first : first + self.drawing.batch_size]]),)
 
     def fingerprint(self) -> str:
-        """Number of prompts, teacher, size and seeds; the same however the prompts are shared between folders."""
+        """Number of prompts, whose they are, size and seeds; the same however folders share the prompts."""
         return f"{len(self.files)} ODE pairs, {', '.join(dict.fromkeys(map(str, self.infos)))}"
 
 
@@ -195,6 +210,19 @@ def read_pairs_info(folder: Path) -> PairsInfo:
         raise DataError(f"{folder} holds no {PAIRS_FILE}; make pairs with heliograph prepare --ode-pairs") from None
     except (OSError, TypeError, ValueError, KeyError) as error:
         raise DataError(f"{file} is damaged ({error}); make the pairs again in another folder") from error
+
+
+def _info(teacher: Teacher, plan: OdePlan, size: Size, seed: int) -> PairsInfo:
+    return PairsInfo(
+        teacher.model,
+        size,
+        plan.num_chunks,
+        seed,
+        plan.teacher.steps,
+        plan.teacher.guidance.scale,
+        teacher.negative,
+        None if teacher.student is None else teacher.student.model,
+    )
 
 
 def _settle(output: Path, info: PairsInfo) -> None:

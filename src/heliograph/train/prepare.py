@@ -23,13 +23,14 @@ from heliograph.config import Guidance
 from heliograph.data.clips import SIZES, ClipRecord, ClipRules, DataError, Size
 from heliograph.data.prepare import Encoders, Prepared, prepare
 from heliograph.data.shards import SKIPPED_FILE
+from heliograph.engine.engine import native_sampler
 from heliograph.model.denoiser import TransformerDenoiser
 from heliograph.seeds import check_seed
 from heliograph.shapes import LARGE_PARAMETERS
 from heliograph.text import TextEncoder, load_text_encoder
 from heliograph.train.journal import clock
 from heliograph.train.ode import OdePlan
-from heliograph.train.pairs import Teacher, make_pairs, read_prompts
+from heliograph.train.pairs import Followed, Teacher, make_pairs, read_prompts
 from heliograph.train.parallel import Parallel, joined
 from heliograph.train.presets import NEGATIVE_PROMPT
 from heliograph.vae import LatentCodec, load_autoencoder
@@ -54,6 +55,7 @@ class PrepareOptions:
     guidance_scale: float | None
     negative_prompt: str | None
     chunks: int | None
+    student: str | None
     batch_size: int
     quiet: bool
 
@@ -117,16 +119,14 @@ def _prepare_pairs(options: PrepareOptions, parallel: Parallel) -> list[str]:
     folder = open_model(options.model)
     size = options.sizes[0] if options.sizes else native_size(folder.path)
     text = _text_encoder(folder, parallel.device)
-    network = load_transformer(folder, pairs_dtype(folder, parallel.device), parallel.device)
-    if parallel.device.type == "cpu":
-        network.run_lean()
     teacher = Teacher(
         model=options.model,
-        denoiser=TransformerDenoiser(network, parallel.device),
+        denoiser=_denoiser(folder, parallel.device),
         encode=lambda prompt: text.encode([prompt]).embedding,
         negative=NEGATIVE_PROMPT if options.negative_prompt is None else options.negative_prompt,
         memory=native_memory(folder.path),
         stride=latent_stride(folder.path),
+        student=None if options.student is None else followed(options.student, folder, parallel.device),
     )
     with Counter("prompts", is_quiet=options.quiet) as counter:
         made = make_pairs(
@@ -140,6 +140,23 @@ def _prepare_pairs(options: PrepareOptions, parallel: Parallel) -> list[str]:
             on_pair=lambda done: counter.tick(done, len(prompts), prompts[done - 1]),
         )
     return [] if options.quiet else [f"{options.output}: pairs of {len(prompts)} prompts, {made} of them new"]
+
+
+def followed(name: str, teacher: ModelFolder, device: torch.device) -> Followed:
+    """The student whose chunks are remembered, sampled as its folder says.
+
+    Raises:
+        CheckpointError: it is not found, or not whole.
+        DataError: its network takes other latents, or text of another width, than the teacher's.
+    """
+    folder = open_model(name)
+    for key in ("in_channels", "text_dim"):
+        theirs, its = (model.transformer_config[key] for model in (teacher, folder))
+        if its != theirs:
+            raise DataError(
+                f"--student {name} has {key}={its}, its teacher {theirs}; name a model that was distilled from it"
+            )
+    return Followed(name, _denoiser(folder, device), native_sampler(folder))
 
 
 def pair_plan(options: PrepareOptions) -> OdePlan:
@@ -158,6 +175,13 @@ def pairs_dtype(folder: ModelFolder, device: torch.device) -> torch.dtype:
     table = tensor_table(folder.part("transformer"))
     is_large = sum(math.prod(info.shape) for info in table.values()) > LARGE_PARAMETERS
     return torch.bfloat16 if device.type == "cuda" and is_large else torch.float32
+
+
+def _denoiser(folder: ModelFolder, device: torch.device) -> TransformerDenoiser:
+    network = load_transformer(folder, pairs_dtype(folder, device), device)
+    if device.type == "cpu":
+        network.run_lean()
+    return TransformerDenoiser(network, device)
 
 
 def _text_encoder(folder: ModelFolder, device: torch.device) -> TextEncoder:

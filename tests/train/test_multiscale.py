@@ -20,6 +20,7 @@ from heliograph.train.multiscale import (
     MultiscaleConfig,
     MultiscaleStage,
     Openings,
+    cell_weights,
     draw_part,
     level_lines,
     level_position,
@@ -30,6 +31,7 @@ from heliograph.train.network import Given
 from tests.small import SIZES, relative_error
 from tests.train.examples import (
     AS_IT_IS,
+    SIDE,
     example,
     first_chunks,
     generator,
@@ -286,6 +288,30 @@ def test_a_weight_is_shrunk_with_its_level() -> None:
     plain = stage(network()).loss("student", batch, 0, generator()).parts["flow"]
     doubled = replace(batch, weight=torch.full((2, 1, 9, 8, 8), 2.0))
     assert torch.allclose(stage(network()).loss("student", doubled, 0, generator()).parts["flow"], 2 * plain)
+
+
+def test_the_first_frame_counts_more_only_where_something_is_shown_before_it() -> None:
+    batch = example(2)
+    past = torch.stack([torch.zeros(16, 20, SIDE, SIDE), normal(16, 20, SIDE, SIDE)])
+    weights = cell_weights(batch, past, 4.0)
+    assert weights is not None and weights.shape == (2, 1, 9, SIDE, SIDE)
+    assert weights[1, 0, 0].eq(4).all() and weights[1, 0, 1:].eq(1).all() and weights[0].eq(1).all()
+    assert cell_weights(batch, past, 1.0) is None
+    subject = torch.full((2, 1, 9, SIDE, SIDE), 3.0)
+    both = cell_weights(replace(batch, weight=subject), past, 4.0)
+    assert both is not None and both[1, 0, 0].eq(12).all() and both[0].eq(3).all()
+
+
+def test_the_loss_grows_by_the_first_frames_share_each_time_it_counts_once_more() -> None:
+    def loss(lead: float) -> Tensor:
+        config = MultiscaleConfig(repeats=(1, 1, 1), past=AS_IT_IS, lead=lead)
+        return MultiscaleStage(silent_network(), config, MemoryConfig()).loss("s", example(), 0, generator()).total
+
+    once, twice, often = loss(1.0), loss(2.0), loss(10.0)
+    assert torch.allclose(often - once, 9 * (twice - once), rtol=1e-4)
+    assert 0.7 / 9 < float((twice - once) / once) < 1.3 / 9, "frames of noise are alike"
+    with pytest.raises(UserError, match=r"lead=0.0 is no weight"):
+        MultiscaleConfig(lead=0.0)
 
 
 def test_repeats_must_name_every_level() -> None:

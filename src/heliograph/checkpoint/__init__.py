@@ -41,6 +41,7 @@ from heliograph.checkpoint.native import (
     STRIDE_KEY,
     latent_stride,
     native_memory,
+    native_sampler,
     native_size,
     native_values,
 )
@@ -83,6 +84,7 @@ __all__ = [
     "load_weights",
     "low_rank_product",
     "native_memory",
+    "native_sampler",
     "native_size",
     "native_values",
     "open_model",

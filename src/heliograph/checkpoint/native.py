@@ -7,9 +7,11 @@ The file is ours and optional; a released checkpoint has none and is what the re
 from pathlib import Path
 from typing import Any
 
-from heliograph.checkpoint.folder import read_json
-from heliograph.config import MemoryConfig
+from heliograph.checkpoint.folder import ModelFolder, read_json
+from heliograph.config import MemoryConfig, SamplerConfig
 from heliograph.errors import CheckpointError
+from heliograph.presets import sampler_for
+from heliograph.request import chosen_sampler
 from heliograph.shapes import LATENT_STRIDE
 
 STRIDE_KEY = "scale_factor_spatial"
@@ -54,3 +56,22 @@ def latent_stride(folder: Path) -> int:
 def native_memory(folder: Path) -> MemoryConfig:
     """How much the model was trained to remember; as released where its folder does not say."""
     return MemoryConfig(**native_values(folder).get("memory", {}))
+
+
+def native_sampler(folder: ModelFolder) -> SamplerConfig:
+    """How the model is sampled unless a request says otherwise.
+
+    Solver and schedule are in the model's own files; steps and guidance are those of the released model of its kind,
+    unless `heliograph.json` names others (`steps`, `first_chunk_steps`, `guidance_scale`, `guided_levels`; each may be
+    left out).
+
+    Raises:
+        CheckpointError: a file names what is not supported.
+        UserError: steps or guidance in `heliograph.json` are out of range.
+    """
+    switches = {"is_distilled": folder.index.is_distilled, "is_cfg_zero_star": folder.index.is_cfg_zero_star}
+    sampler = sampler_for(folder.scheduler_config, switches)
+    values = native_values(folder.path)
+    names = ("steps", "first_chunk_steps", "guidance_scale", "guided_levels")
+    steps, first, scale, levels = (values.get(name) for name in names)
+    return chosen_sampler(sampler, steps and tuple(steps), first and tuple(first), scale, levels)

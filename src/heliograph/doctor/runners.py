@@ -6,10 +6,9 @@ from typing import cast
 import torch
 from torch import nn
 
-from heliograph.checkpoint import ModelFolder, native_memory
+from heliograph.checkpoint import ModelFolder, native_memory, native_sampler
 from heliograph.config import Runner, SpeedConfig
 from heliograph.doctor.parts import RunnerTime
-from heliograph.engine.engine import native_sampler
 from heliograph.engine.needs import ModelNeeds
 from heliograph.engine.plan import Plan
 from heliograph.engine.threads import SMALL_PARAMETERS

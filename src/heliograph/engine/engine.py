@@ -9,7 +9,15 @@ from pathlib import Path
 
 import torch
 
-from heliograph.checkpoint import ModelFolder, digest_additions, native_memory, native_size, native_values, tensor_table
+from heliograph.checkpoint import (
+    ModelFolder,
+    digest_additions,
+    native_memory,
+    native_sampler,
+    native_size,
+    native_values,
+    tensor_table,
+)
 from heliograph.config import EXACT, MemoryConfig, SamplerConfig, SpeedConfig
 from heliograph.engine.decoders import choose_decoder
 from heliograph.engine.machine import free_bytes
@@ -18,8 +26,6 @@ from heliograph.engine.plan import Plan
 from heliograph.engine.prompts import TextEmbeddings
 from heliograph.engine.tuning import device_for_vae, guidance_thread, tried, tuned_denoiser, tuned_transformer
 from heliograph.model.denoiser import TransformerDenoiser
-from heliograph.presets import sampler_for
-from heliograph.request import chosen_sampler
 from heliograph.shapes import LARGE_PARAMETERS
 from heliograph.text import load_text_encoder
 from heliograph.vae import LatentCodec, load_autoencoder
@@ -108,25 +114,6 @@ def load_engine(folder: ModelFolder, plan: Plan, prompts: tuple[str, ...] = (), 
         and sum(p.numel() for p in transformer.parameters()) < LARGE_PARAMETERS,
         approximations=speed.approximations,
     )
-
-
-def native_sampler(folder: ModelFolder) -> SamplerConfig:
-    """How the model is sampled unless a request says otherwise.
-
-    Solver and schedule are in the model's own files; steps and guidance are those of the released model of its kind,
-    unless `heliograph.json` names others (`steps`, `first_chunk_steps`, `guidance_scale`, `guided_levels`; each may be
-    left out).
-
-    Raises:
-        CheckpointError: a file names what is not supported.
-        UserError: steps or guidance in `heliograph.json` are out of range.
-    """
-    switches = {"is_distilled": folder.index.is_distilled, "is_cfg_zero_star": folder.index.is_cfg_zero_star}
-    sampler = sampler_for(folder.scheduler_config, switches)
-    values = native_values(folder.path)
-    names = ("steps", "first_chunk_steps", "guidance_scale", "guided_levels")
-    steps, first, scale, levels = (values.get(name) for name in names)
-    return chosen_sampler(sampler, steps and tuple(steps), first and tuple(first), scale, levels)
 
 
 def fingerprint(folder: ModelFolder) -> str:

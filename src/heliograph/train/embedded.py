@@ -183,6 +183,16 @@ FINER = replace(
 
 In small batches (two processes of 8 on two cores): from a start that knows what each number means they learn most."""
 
+LARGER = replace(
+    FINER,
+    name="embedded-larger",
+    stage=replace(FINER.stage, lead=4.0),
+    loop=replace(FINER.loop, max_steps=1000, checkpoint_every=100, seed=63),
+    size=(192, 192),
+    batch_size=8,
+)
+"""Stage 2 in larger pictures (`python -m heliograph.embedded larger`), with an eye on how chunks meet."""
+
 ODE = replace(
     ADAPT,
     name="embedded-ode",
@@ -228,6 +238,7 @@ EMBEDDED = (
     EVEN,
     WIDEN,
     FINER,
+    LARGER,
     ODE,
     replace(GAN, name="embedded-dmd", stage=replace(GAN_STAGE, gan=None)),
     GAN,

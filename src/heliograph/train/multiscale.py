@@ -51,7 +51,8 @@ class MultiscaleConfig:
     `emphasis` multiplies the loss of each level, coarse to fine. The recipe counts all alike; where training is short,
     most of that loss is texture, and the coarse levels decide where things are. `first_share` of each line, from its
     start, is where points are drawn from: 1 in the recipe; less looks at what is decided first. `openings` is not of
-    the recipe either.
+    the recipe either, nor is `lead`, how often the first latent frame counts of a chunk that follows something: it
+    shows a single picture, where the past left off, and is a ninth of the loss.
     """
 
     schedule: ScheduleConfig = field(
@@ -63,8 +64,11 @@ class MultiscaleConfig:
     emphasis: tuple[float, ...] = (1.0, 1.0, 1.0)
     first_share: float = 1.0
     openings: Openings | None = None
+    lead: float = 1.0
 
     def __post_init__(self) -> None:
+        if self.lead <= 0:
+            raise UserError(f"lead={self.lead} is no weight; use more than 0 (the recipe is 1)")
         if self.openings is not None and len(self.openings.emphasis) > self.schedule.num_levels:
             raise UserError(f"{self.openings} looks at more than the {self.schedule.num_levels} levels that there are")
         if len(self.emphasis) != self.schedule.num_levels or min(self.emphasis) <= 0:
@@ -114,7 +118,7 @@ class MultiscaleStage(StudentStage):
         share = self.config.first_share
         parts = [draw_part(lines[i], ranges[i], self.config.schedule, generator, share) for i in levels]
         predicted = denoise_packed(self.transformer, parts, given)
-        weights = level_weights(batch.weight, len(ranges))
+        weights = level_weights(cell_weights(batch, past, self.config.lead), len(ranges))
         losses = [velocity_loss(v, lines[i].slope, weights[i]) for i, v in zip(levels, predicted, strict=True)]
         total = torch.stack([self.config.emphasis[i] * loss for i, loss in zip(levels, losses, strict=True)]).mean()
         flow = total.detach()
@@ -147,6 +151,19 @@ class MultiscaleStage(StudentStage):
 def opening_rows(batch: Batch) -> Int[Tensor, " b2"]:
     """Which samples of a batch are first chunks: nothing came before them."""
     return (batch.history.flatten(1) == 0).all(dim=1).nonzero()[:, 0]
+
+
+def cell_weights(batch: Batch, past: Float[Tensor, "b c p h w"], lead: float) -> Float[Tensor, "b 1 t h w"] | None:
+    """How much each latent cell counts: as the batch says, and `lead` times where a chunk goes on from a past.
+
+    None where all count alike.
+    """
+    if lead == 1:
+        return batch.weight
+    b, _, t, h, w = batch.chunk.shape
+    weights = batch.chunk.new_ones(b, 1, t, h, w)
+    weights[past.flatten(1).any(dim=1), :, 0] = lead
+    return weights if batch.weight is None else weights * batch.weight
 
 
 def level_lines(x0: Latents, noise: Latents, ranges: tuple[LevelRange, ...]) -> tuple[LevelLine, ...]:

@@ -15,6 +15,7 @@ from heliograph.checkpoint import (
     latent_stride,
     load_transformer,
     native_memory,
+    native_sampler,
     native_size,
     open_model,
     tensor_table,
@@ -23,7 +24,6 @@ from heliograph.config import Guidance
 from heliograph.data.clips import SIZES, ClipRecord, ClipRules, DataError, Size
 from heliograph.data.prepare import Encoders, Prepared, prepare
 from heliograph.data.shards import SKIPPED_FILE
-from heliograph.engine.engine import native_sampler
 from heliograph.model.denoiser import TransformerDenoiser
 from heliograph.seeds import check_seed
 from heliograph.shapes import LARGE_PARAMETERS

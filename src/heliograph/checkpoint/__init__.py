@@ -32,7 +32,7 @@ from heliograph.checkpoint.folder import (
     ModelIndex,
     read_folder,
     read_json,
-    share_as_usual,
+    set_usual_permissions,
 )
 from heliograph.checkpoint.lora import adapted, adapted_table
 from heliograph.checkpoint.native import (
@@ -90,7 +90,7 @@ __all__ = [
     "open_model",
     "read_folder",
     "read_json",
-    "share_as_usual",
+    "set_usual_permissions",
     "tensor_table",
     "write_once",
 ]

@@ -1,4 +1,4 @@
-"""A model folder as its configuration files describe it; no weight is read."""
+"""A model folder as its configuration files describe it, and who may read it; no weight is read."""
 
 import json
 import shutil
@@ -148,7 +148,7 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def share_as_usual(folder: Path) -> None:
+def set_usual_permissions(folder: Path) -> None:
     """Give the weights of a model that was just written, and its folder, the permissions of what lies beside them.
 
     safetensors 0.8 writes files that nobody but their owner can read (its issue 782), and temporary folders are such,

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from heliograph.checkpoint import FP32_COMPONENTS, read_json, share_as_usual
+from heliograph.checkpoint import FP32_COMPONENTS, read_json, set_usual_permissions
 
 CARD = "README.md"
 """Name of the model card in the folder; it is written by hand and stays."""
@@ -80,7 +80,7 @@ def pack(model: Path, decoding: Decoding, folder: Path, native: Native) -> int:
     if native.guided_levels is not None:
         values["guided_levels"] = native.guided_levels
     (folder / "heliograph.json").write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    share_as_usual(folder)
+    set_usual_permissions(folder)
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 

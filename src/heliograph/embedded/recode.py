@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from heliograph.checkpoint import share_as_usual
+from heliograph.checkpoint import set_usual_permissions
 from heliograph.embedded.render import open_codec
 from heliograph.errors import UserError
 from heliograph.linear_autoencoder import LinearAutoencoder
@@ -53,7 +53,7 @@ def draft_of(model: Path, folder: Path, *replaced: str) -> Iterator[Path]:
         draft = Path(drafts) / folder.name
         shutil.copytree(model, draft, ignore=shutil.ignore_patterns(*replaced))
         yield draft
-        share_as_usual(draft)
+        set_usual_permissions(draft)
         draft.rename(folder)
 
 

@@ -1,6 +1,7 @@
 """Presets of the embedded model (`runs/embedded.sh`), and arms: the same phase with one idea of the paper left out.
 
-Everything is trained, text encoder included, from nothing, at 128×128 pixels (8 × 8 latent cells) on one CPU core.
+Everything is trained, text encoder included, from nothing, at 128×128 pixels on one CPU core: with cells of 16 pixels,
+from `embedded-finer` on of 8.
 """
 
 from dataclasses import replace
@@ -191,7 +192,8 @@ LARGER = replace(
     size=(192, 192),
     batch_size=8,
 )
-"""Stage 2 in larger pictures (`python -m heliograph.embedded larger`), with an eye on how chunks meet."""
+"""Stage 2 in larger pictures (`python -m heliograph.embedded larger`), with an eye on how chunks meet: the first frame
+after a past counts four times. Begun, not judged yet (decision 0024)."""
 
 ODE = replace(
     ADAPT,

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from heliograph.checkpoint import INDEX_FILE, NATIVE_FILE, RANDOM_MARK, read_json, share_as_usual
+from heliograph.checkpoint import INDEX_FILE, NATIVE_FILE, RANDOM_MARK, read_json, set_usual_permissions
 from heliograph.config import MemoryConfig, ScheduleConfig
 from heliograph.errors import OutputError
 from heliograph.model.transformer import HeliosTransformer3DModel
@@ -211,7 +211,7 @@ def _link_or_copy(source: str, target: str) -> None:
 
 def _put_in_place(draft: Path, folder: Path) -> None:
     """Give the finished folder its name; what was there before goes."""
-    share_as_usual(draft)
+    set_usual_permissions(draft)
     old = draft.with_name(f"{draft.name}-old")
     if folder.exists():
         folder.rename(old)

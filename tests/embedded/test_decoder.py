@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from heliograph.embedded.code import fit_code
-from heliograph.embedded.decoder import Chunks, DecoderConfig, DecoderTraining, psnr
+from heliograph.embedded.decoder import Chunks, DecoderConfig, DecoderTraining, psnr, train_decoder
 
 SIZE, STRIDE = (64, 64), 16
 
@@ -35,6 +35,21 @@ def test_the_closed_form_explains_part_of_what_the_code_drops(model, chunks):
     own.solve()
     left = wanted - own.decoder(latents).flatten(0, 3)
     assert left.square().mean() < 0.8 * wanted.square().mean()
+
+
+def test_only_a_new_network_begins_in_closed_form(model, chunks, monkeypatch, tmp_path):
+    monkeypatch.setattr("heliograph.embedded.decoder.Chunks.make", lambda *_: chunks)
+    monkeypatch.setattr("heliograph.embedded.decoder.linear_code", lambda _: model)
+
+    def begun(state):
+        assert not train_decoder("model", state, DecoderConfig(2), SIZE, 0.0, torch.device("cpu"))
+        return torch.load(state, weights_only=True)["decoder"]
+
+    solved = begun(tmp_path / "new.pt")
+    assert solved["leave.weight"].any()
+    with torch.no_grad():
+        model.decoder.leave.weight.mul_(2)
+    assert torch.equal(begun(tmp_path / "trained.pt")["leave.weight"], 2 * solved["leave.weight"])
 
 
 def test_steps_lower_the_loss(model, chunks):

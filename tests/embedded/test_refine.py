@@ -141,6 +141,16 @@ def test_the_phase_says_that_it_is_not_done_until_it_is(model: Path, latents: Pa
     assert torch.load(tmp_path / "state.pt", weights_only=True)["step"] == 2
 
 
+def test_the_phase_goes_on_with_a_refiner_that_the_model_has(latents: Path, tmp_path: Path) -> None:
+    state = tmp_path / "state.pt"
+    call = ["refine", "tiny", str(latents), str(state), "--steps", "2", "--chunks", "2", "--seconds", "0"]
+    assert CliRunner().invoke(commands, call).exit_code == UNFINISHED
+    own = open_codec("tiny").autoencoder.refiner
+    assert own is not None
+    stored = torch.load(state, weights_only=True)["refiner"]
+    assert all(torch.equal(stored[name], value) for name, value in own.state_dict().items())
+
+
 def test_decibels_are_of_what_is_shown_before_and_after(examples: Examples) -> None:
     own = training(replace(examples))
     before, after = refined_psnr(own, range(2))

@@ -2,6 +2,7 @@
 
 First its output layers in closed form (least squares on random hidden units), then all of it by gradient descent, on
 chunks of clips that are rendered once. Latents get a little noise, so that the decoder forgives the sampler's errors.
+A network that was trained before, on pictures of another size say, goes on as it is.
 """
 
 import math
@@ -85,6 +86,11 @@ class DecoderTraining:
         self.decoder: CellDecoder = model.decoder
         self.optimiser = torch.optim.AdamW(self.decoder.parameters(), lr=config.learning_rate, betas=(0.9, 0.98))
         self.step = 0
+
+    @property
+    def is_untrained(self) -> bool:
+        """Whether the network still adds nothing, as it does when it is made."""
+        return not any(layer.weight.any() for layer in (self.decoder.linear, self.decoder.leave))
 
     @torch.no_grad()
     def solve(self) -> None:
@@ -170,16 +176,20 @@ class DecoderTraining:
 def train_decoder(
     model: str, state: Path, config: DecoderConfig, size: tuple[int, int], max_seconds: float, device: torch.device
 ) -> bool:
-    """Train for at most `max_seconds`, from where `state` left off; returns whether all steps are done."""
+    """Train for at most `max_seconds`, from where `state` left off; returns whether all steps are done.
+
+    Without a state it begins with the model's network, in closed form if that is untrained.
+    """
     torch.set_num_threads(1)
     end = time.monotonic() + max_seconds
     autoencoder = linear_code(model)
+    autoencoder.refiner = None  # it was trained on what another decoder paints
     autoencoder.to(device)  # pyright: ignore[reportArgumentType] - the library's own annotation lacks devices
-    print(f"linear code: {_figures(autoencoder, size)}", flush=True)
+    print(f"before: {_figures(autoencoder, size)}", flush=True)
     training = DecoderTraining(autoencoder, config, Chunks.make(config.num_clips, size, autoencoder.stride))
     if state.exists():
         training.resume(state)
-    else:
+    elif training.is_untrained:
         training.solve()
         training.save(state)
         print(f"closed form: {_figures(autoencoder, size)}", flush=True)

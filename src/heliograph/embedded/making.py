@@ -107,16 +107,21 @@ def latents(model: str, folder: Path, clips: int, chunks: int, late: int, worker
 @click.argument("model")
 @click.argument("state", type=click.Path(path_type=Path))
 @click.option("--steps", default=3000, show_default=True)
+@click.option("--learning-rate", default=5e-4, show_default=True)
 @click.option("--seconds", default=540.0, show_default=True, help="Stop after this time; started again, it goes on.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1.")
-def decoder(model: str, state: Path, steps: int, seconds: float, device: str) -> None:
-    """Train the network of MODEL's decoder; STATE is the file that it is kept in."""
+def decoder(model: str, state: Path, steps: int, learning_rate: float, seconds: float, device: str) -> None:
+    """Train the network of MODEL's decoder; STATE is the file that it is kept in.
+
+    One that was trained before is trained on.
+    """
     from heliograph.embedded.decoder import DecoderConfig, train_decoder  # noqa: PLC0415 - loads torch
     from heliograph.embedded.render import size_of  # noqa: PLC0415
     from heliograph.train.parallel import joined  # noqa: PLC0415
 
+    config = DecoderConfig(steps, learning_rate=learning_rate)
     with joined(device) as parallel:
-        is_done = train_decoder(model, state, DecoderConfig(steps), size_of(model), seconds, parallel.device)
+        is_done = train_decoder(model, state, config, size_of(model), seconds, parallel.device)
     _end(is_done=is_done)
 
 
@@ -126,14 +131,20 @@ def decoder(model: str, state: Path, steps: int, seconds: float, device: str) ->
 @click.argument("state", type=click.Path(path_type=Path))
 @click.option("--steps", default=2500, show_default=True)
 @click.option("--chunks", default=900, show_default=True, help="Examples.")
+@click.option("--learning-rate", default=6e-4, show_default=True)
 @click.option("--seconds", default=540.0, show_default=True, help="Stop after this time; started again, it goes on.")
-def refine(model: str, latents: Path, state: Path, steps: int, chunks: int, seconds: float) -> None:
-    """Train the network that refines what MODEL's decoder paints, on clips of the cache LATENTS."""
+def refine(
+    model: str, latents: Path, state: Path, steps: int, chunks: int, learning_rate: float, seconds: float
+) -> None:
+    """Train the network that refines what MODEL's decoder paints, on clips of the cache LATENTS.
+
+    A refiner that MODEL has is trained on.
+    """
     from heliograph.embedded.refine import RefineConfig, cached_clips, train_refiner  # noqa: PLC0415 - loads torch
     from heliograph.embedded.start import REFINER_DIM  # noqa: PLC0415
 
-    is_done = train_refiner(model, cached_clips(latents), state, RefineConfig(steps, chunks), REFINER_DIM, seconds)
-    _end(is_done=is_done)
+    config = RefineConfig(steps, chunks, learning_rate=learning_rate)
+    _end(is_done=train_refiner(model, cached_clips(latents), state, config, REFINER_DIM, seconds))
 
 
 @click.command()

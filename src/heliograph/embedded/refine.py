@@ -241,11 +241,17 @@ class RefinerTraining:
 def train_refiner(
     model: str, source: WorldCacheSource, state: Path, config: RefineConfig, refiner_dim: int, max_seconds: float
 ) -> bool:
-    """Train for at most `max_seconds`, from where `state` left off; returns whether all steps are done."""
+    """Train for at most `max_seconds`, from where `state` left off; returns whether all steps are done.
+
+    Without a state it begins with the model's own refiner, or with a new one of width `refiner_dim` if there is none.
+    """
     torch.set_num_threads(1)
     end = time.monotonic() + max_seconds
     engine = HeliosPipeline.from_pretrained(model, device="cpu", dtype="float32").engine
-    autoencoder = with_refiner(engine.codec.autoencoder, refiner_dim)
+    autoencoder = engine.codec.autoencoder
+    assert isinstance(autoencoder, LinearAutoencoder)
+    if autoencoder.refiner is None:
+        autoencoder = with_refiner(autoencoder, refiner_dim)
     training = RefinerTraining(autoencoder, config, Examples.make(engine, source, config))
     if state.exists():
         training.resume(state)

@@ -192,8 +192,8 @@ LARGER = replace(
     size=(192, 192),
     batch_size=8,
 )
-"""Stage 2 in larger pictures (`python -m heliograph.embedded larger`), with an eye on how chunks meet: the first frame
-after a past counts four times. Begun, not judged yet (decision 0024)."""
+"""Stage 2 in larger pictures (`python -m heliograph.embedded larger`), at its end: the first frame after a past counts
+four times, so that chunks meet better (decision 0024)."""
 
 ODE = replace(
     ADAPT,

@@ -1,7 +1,7 @@
 """Presets of the embedded model (`runs/embedded.sh`), and arms: the same phase with one idea of the paper left out.
 
 Everything is trained, text encoder included, from nothing, at 128×128 pixels on one CPU core: with cells of 16 pixels,
-from `embedded-finer` on of 8.
+from `embedded-finer` on of 8; `embedded-larger` at 192×192.
 """
 
 from dataclasses import replace

@@ -107,6 +107,12 @@ def train(*, dry_run: bool, devices: int, as_json: bool, **options: Any) -> None
     help="With --ode-pairs: a model whose own chunks are remembered, so that it learns to go on from these.",
 )
 @click.option(
+    "--every",
+    default=1,
+    show_default=True,
+    help="With --student: the teacher walks every so many chunks, so that long videos are followed at little cost.",
+)
+@click.option(
     "--batch-size", default=1, show_default=True, help="With --ode-pairs: prompts at once, for small models on a GPU."
 )
 @click.option("--quiet", "-q", is_flag=True, help="No progress.")

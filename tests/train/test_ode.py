@@ -195,6 +195,33 @@ def test_a_student_is_shown_how_the_teacher_goes_on_from_the_students_own_chunks
         assert all(torch.equal(one.states, other.states) for one, other in zip(levels, wanted, strict=True))
 
 
+def test_in_a_long_video_of_a_student_the_teacher_walks_every_so_many_chunks() -> None:
+    def still(x: Tensor, timestep: float, condition: object) -> Tensor:
+        return 0.1 * x
+
+    start, seeds, student = (
+        History.empty(SHAPE, MemoryConfig()),
+        RequestSeeds(0),
+        Student(still, conditioning, ONE_STEP),
+    )
+    plan = replace(PLAN, num_chunks=5)
+    every, third = (
+        list(followed_trails(teacher, start, conditioning, plan, seeds, student))
+        for plan in (plan, replace(plan, every=3))
+    )
+    assert [bool(trails) for trails, _ in third] == [True, False, False, True, False]
+    assert all(torch.equal(one, other) for (_, one), (_, other) in zip(every, third, strict=True))
+    for chunk in (0, 3):
+        assert all(
+            torch.equal(one.states, other.states) for one, other in zip(every[chunk][0], third[chunk][0], strict=True)
+        )
+    rows, remembered = zip(*third, strict=True)
+    made = OdePairs(normal(1, 4, 32), rows, remembered)
+    back = OdePairs.from_tensors(OdePairs.join([made, made]).row(1).to_tensors())
+    assert [len(trails) for trails in back.chunks] == [3, 0, 0, 3, 0]
+    assert all(torch.equal(one, other) for one, other in zip(back.remembered, remembered, strict=True))
+
+
 def test_extra_stops_move_the_end_of_a_path_by_little() -> None:
     fine = replace(PLAN, teacher=replace(TEACHER, steps=(40, 40, 40)), num_chunks=1)
     (with_stops,), without = trails(fine), next(ends(fine))
@@ -295,6 +322,17 @@ def test_every_chunk_is_chosen_in_some_step_and_sees_what_was_remembered() -> No
     followed = [latents for latents in seen if latents.any()]
     assert 0 < len(followed) < len(seen)
     assert all(torch.equal(latents[:, :, -1], before[:, :, -1]) for latents in followed)
+
+
+def test_a_chunk_that_the_teacher_did_not_walk_is_remembered_and_not_chosen() -> None:
+    model, whole = network(), pairs()
+    between = normal(1, 16, 9, SIDE, SIDE)
+    made = OdePairs(whole.text, (whole.chunks[0], (), whole.chunks[1]), (whole.remembered[0], between, between))
+    seen: list[Tensor] = []
+    model.register_forward_pre_hook(lambda _, args: seen.append(args[3].short.latents))
+    OdeStage(model, OdeConfig(num_chunks=3), MemoryConfig()).loss("student", made, 0, generator())
+    assert len(seen) == 6, "three levels of the two chunks with paths"
+    assert all(torch.equal(latents[:, :, -1], between[:, :, -1]) for latents in seen[3:])
 
 
 def test_training_on_one_pair_takes_two_thirds_of_the_loss_away() -> None:

@@ -127,6 +127,19 @@ def test_a_students_own_chunks_are_remembered_and_mix_with_the_teachers(
     assert "student='few'" in source.fingerprint() and source.batch(0)[0].remembered[1].shape[0] == 2
 
 
+def test_a_long_video_of_a_student_has_paths_of_every_so_many_chunks(teacher: Teacher, tmp_path: Path) -> None:
+    plan = replace(PLAN, num_chunks=3, every=2)
+    followed = replace(teacher, student=Followed("few", teacher.denoiser, ONE_STEP))
+    assert make_pairs(PROMPTS[:1], tmp_path / "long", followed, plan, (64, 64)) == 1
+    (batch,) = PairSource([tmp_path / "long"], Drawing(1, 19)).batch(0)
+    assert [len(trails) for trails in batch.chunks] == [3, 0, 3] and len(batch.remembered) == 3
+    with pytest.raises(DataError, match="every=2 leaves chunks out, and there is no student"):
+        make_pairs(PROMPTS[:1], tmp_path / "alone", teacher, plan, (64, 64))
+    assert not (tmp_path / "alone").exists()
+    with pytest.raises(DataError, match="holds other pairs"):
+        make_pairs(PROMPTS[:1], tmp_path / "long", followed, replace(plan, every=1), (64, 64))
+
+
 def test_pairs_of_another_teacher_are_not_mixed_in(folder: Path, teacher: Teacher) -> None:
     with pytest.raises(DataError, match="holds other pairs"):
         make_pairs(PROMPTS, folder, teacher, PLAN, (64, 128))

@@ -246,9 +246,10 @@ def test_prepare_makes_ode_pairs_that_the_regression_trains_on(tiny: Path, tmp_p
         *("tiny-distill-ode", "--start", tiny, "--data", tmp_path / "pairs", "--output", tmp_path / "run"),
         *("--max-steps", 1, "--sample-every", 0, "--device", "cpu", "--quiet"),
     )
-    followed = [*arguments[:-1], str(tmp_path / "followed"), "--student", str(tiny), "--device", "cpu"]
+    followed = [*arguments[:-1], str(tmp_path / "followed"), "--student", str(tiny), "--device", "cpu", "--every", "2"]
     assert CliRunner().invoke(prepare, followed, catch_exceptions=False).exit_code == 0
-    assert json.loads((tmp_path / "followed" / "pairs.json").read_text())["student"] == str(tiny)
+    info = json.loads((tmp_path / "followed" / "pairs.json").read_text())
+    assert (info["student"], info["num_chunks"], info["every"]) == (str(tiny), 2, 2)
     with pytest.raises(
         UserError, match="--student tiny has text_dim=128, its teacher 32; name a model that was distilled"
     ):

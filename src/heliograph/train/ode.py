@@ -57,7 +57,7 @@ class OdePairs:
     """Teacher paths of several chunks of a rollout, chunk by chunk and level by level, and the text they are under.
 
     `remembered` are the chunks that the next ones were made after: the teacher's own, or a student's
-    (`followed_trails`). All prompts of a batch began from text alone.
+    (`followed_trails`), where some chunks may have no paths. All prompts of a batch began from text alone.
     """
 
     text: Float[Tensor, "b l d"]
@@ -98,11 +98,10 @@ class OdePairs:
             for level, trail in enumerate(trails)
             for name, value in vars(trail).items()
         }
-        own = [trails[-1].states[-1] for trails in self.chunks]
         remembered = {
             f"{chunk}.remembered": latents.contiguous()
-            for chunk, latents in enumerate(self.remembered)
-            if not torch.equal(latents, own[chunk])
+            for chunk, (latents, trails) in enumerate(zip(self.remembered, self.chunks, strict=True))
+            if not trails or not torch.equal(latents, trails[-1].states[-1])
         }
         return {"text": self.text.contiguous(), **named, **remembered}
 
@@ -115,15 +114,23 @@ class OdePairs:
             (chunk, level): LevelTrail(*(tensors[f"{chunk}.{level}.{name}"] for name in LevelTrail.__annotations__))
             for chunk, level in places
         }
-        chunks = [tuple(trails[place] for place in same) for _, same in groupby(places, key=lambda place: place[0])]
-        remembered = [tensors.get(f"{n}.remembered", own[-1].states[-1]) for n, own in enumerate(chunks)]
-        return cls(tensors["text"], tuple(chunks), tuple(remembered))
+        walked = {
+            chunk: tuple(trails[place] for place in same) for chunk, same in groupby(places, key=lambda place: place[0])
+        }
+        others = {int(key.split(".")[0]) for key in tensors if key.endswith(".remembered")}
+        chunks = tuple(walked.get(chunk, ()) for chunk in range(1 + max(walked.keys() | others)))
+        remembered = [
+            tensors[key] if (key := f"{chunk}.remembered") in tensors else own[-1].states[-1]
+            for chunk, own in enumerate(chunks)
+        ]
+        return cls(tensors["text"], chunks, tuple(remembered))
 
 
 @dataclass(frozen=True)
 class OdePlan:
-    """How pairs are made: the teacher's sampler, the student's, and how many chunks of a video.
+    """How pairs are made: the teacher's sampler, the student's, how many chunks of a video, and of which of them.
 
+    The teacher walks every `every`-th chunk, the first included; the others a student has to make.
     Only solver, steps and guidance are the teacher's own: both must be told the same timesteps at the same positions,
     so the schedule is the student's.
     """
@@ -131,12 +138,15 @@ class OdePlan:
     teacher: SamplerConfig = TEACHER
     student: SamplerConfig = DISTILLED
     num_chunks: int = 5
+    every: int = 1
 
     def __post_init__(self) -> None:
         if self.teacher.schedule.borders != self.student.schedule.borders:
             raise UserError("teacher and student divide the noise levels differently; distil one trained multiscale")
         if self.num_chunks < 1:
             raise UserError(f"num_chunks={self.num_chunks} makes no pairs; use 1 or more (the recipe is 5)")
+        if self.every < 1:
+            raise UserError(f"every={self.every} makes no pairs; use 1 for every chunk, or more")
 
 
 @dataclass(frozen=True)
@@ -182,10 +192,12 @@ def followed_trails(
     """The student's rollout from `history`: its chunks, and the trails by which the teacher would have gone on instead.
 
     A student that was shown its teacher's chunks alone meets others as soon as it goes on from its own. Here it is told
-    what to make of those (Ross et al. 2011, arXiv 1011.0686). Both begin every chunk from the same noise.
+    what to make of those (Ross et al. 2011, arXiv 1011.0686). Both begin every chunk from the same noise. Chunks that
+    the teacher does not walk (`OdePlan.every`) have no trails, so a long video costs little more than a short one.
     """
-    for _ in range(plan.num_chunks):
-        trails = _next_trails(denoiser, history, conditioning, plan, seeds)
+    for chunk in range(plan.num_chunks):
+        is_walked = chunk % plan.every == 0
+        trails = _next_trails(denoiser, history, conditioning, plan, seeds) if is_walked else ()
         turn = next_turn(student.denoiser, history, student.conditioning, student.sampler, seeds)
         history = turn.history
         yield trails, turn.latents
@@ -239,8 +251,9 @@ class OdeStage(StudentStage):
     def loss(self, group: str, batch: OdePairs, step: int, generator: torch.Generator) -> Loss:
         """Regression to the level ends of some chunks, each after what was remembered when they were made."""
         _, b, c, t, h, w = batch.chunks[0][-1].states.shape
-        order = torch.randperm(len(batch.chunks), generator=generator, device=generator.device).tolist()
-        chosen = order[: self.config.num_chunks]
+        walked = [chunk for chunk, trails in enumerate(batch.chunks) if trails]
+        order = torch.randperm(len(walked), generator=generator, device=generator.device).tolist()
+        chosen = [walked[place] for place in order[: self.config.num_chunks]]
         history = History.empty((b, c, h, w), self.memory, batch.text.device)
         student = partial(denoise, self.transformer)
         terms: list[Tensor] = []

@@ -64,7 +64,8 @@ class Teacher:
 class PairsInfo:
     """What all files of a folder have in common; `size` is height and width in pixels.
 
-    `student` is whose chunks are remembered, None where these are the teacher's own; the rest is the teacher's.
+    `student` is whose chunks are remembered, None where these are the teacher's own; the rest is the teacher's, who
+    walked every `every`-th chunk.
     """
 
     model: str
@@ -75,6 +76,7 @@ class PairsInfo:
     guidance_scale: float
     negative: str
     student: str | None = None
+    every: int = 1
 
 
 def read_prompts(file: Path) -> list[str]:
@@ -111,11 +113,14 @@ def make_pairs(
     with it: `batch_size` prompts go through the teacher at once.
 
     Raises:
-        DataError: `output` holds pairs of another teacher, student, size or seed, or the batch is empty.
+        DataError: `output` holds pairs of another teacher, student, plan, size or seed, the batch is empty, or
+            chunks are left out and no student makes them.
         OutputError: the disk is full or fails.
     """
     if batch_size < 1:
         raise DataError(f"batch_size={batch_size} makes nothing; use 1 or more")
+    if plan.every > 1 and teacher.student is None:
+        raise DataError(f"every={plan.every} leaves chunks out, and there is no student to make them; name a --student")
     try:
         (output / PAIRS_FOLDER).mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -222,6 +227,7 @@ def _info(teacher: Teacher, plan: OdePlan, size: Size, seed: int) -> PairsInfo:
         plan.teacher.guidance.scale,
         teacher.negative,
         None if teacher.student is None else teacher.student.model,
+        plan.every,
     )
 
 

@@ -56,6 +56,7 @@ class PrepareOptions:
     negative_prompt: str | None
     chunks: int | None
     student: str | None
+    every: int
     batch_size: int
     quiet: bool
 
@@ -167,7 +168,8 @@ def pair_plan(options: PrepareOptions) -> OdePlan:
         steps=options.steps or plan.teacher.steps,
         guidance=plan.teacher.guidance if options.guidance_scale is None else Guidance(options.guidance_scale),
     )
-    return replace(plan, teacher=teacher, num_chunks=plan.num_chunks if options.chunks is None else options.chunks)
+    num_chunks = plan.num_chunks if options.chunks is None else options.chunks
+    return replace(plan, teacher=teacher, num_chunks=num_chunks, every=options.every)
 
 
 def pairs_dtype(folder: ModelFolder, device: torch.device) -> torch.dtype:

@@ -4,10 +4,9 @@ Worker processes decode and resize; this process encodes. A run that was stopped
 cannot be used is named in `skipped.jsonl` with the reason, and never stops the rest.
 """
 
-import multiprocessing
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -30,6 +29,7 @@ from heliograph.data.shards import Dataset, EncodedClip, ShardWriter
 from heliograph.seeds import RequestSeeds
 from heliograph.text import TextEncoder
 from heliograph.vae import LatentCodec
+from heliograph.workers import worker_pool
 
 CLIPS_AHEAD = 2
 """Clips decoded ahead of the encoder, for each worker."""
@@ -148,8 +148,7 @@ def _decoded(records: Sequence[ClipRecord], rules: ClipRules, num_workers: int) 
 
 def _pooled(waiting: deque[ClipRecord], rules: ClipRules, num_workers: int) -> Iterator[Outcome]:
     """Outcomes of the waiting clips, taken from the front; ends early when a worker dies."""
-    # spawned, not forked: this process runs threads
-    with ProcessPoolExecutor(num_workers, multiprocessing.get_context("spawn")) as pool:
+    with worker_pool(num_workers) as pool:
         running: deque[Future[DecodedClip | Refusal]] = deque()
         try:
             while waiting:
@@ -166,7 +165,7 @@ def _pooled(waiting: deque[ClipRecord], rules: ClipRules, num_workers: int) -> I
 def _one_alone(waiting: deque[ClipRecord], rules: ClipRules) -> Iterator[Outcome]:
     """The first waiting clip in a process of its own; where that dies too, the clip is the reason."""
     record = waiting.popleft()
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+    with worker_pool(1) as pool:
         try:
             yield record, pool.submit(try_decode, record, rules).result()
         except BrokenProcessPool:

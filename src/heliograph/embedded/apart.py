@@ -9,10 +9,9 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from contextlib import contextmanager
 from functools import lru_cache, partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from heliograph.checkpoint import native_values
 from heliograph.embedded.results import weights_digest
 from heliograph.media.target import write_whole
 from heliograph.pipeline import HeliosPipeline
+from heliograph.workers import worker_pool
 
 Measure = Callable[[HeliosPipeline, int], dict[str, Any]]
 """What is measured of a model's video of this number; a function of a module, for it is sent to other processes."""
@@ -59,7 +59,7 @@ def measured_apart(
 
 def call_apart(calls: Sequence[Callable[[], object]], workers: int, tell: Callable[[int], None]) -> None:
     """Make all calls in so many processes; `tell` is told after each how many are done. An error ends it."""
-    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:  # forked, PyTorch's threads would be missing
+    with worker_pool(workers) as pool:
         jobs = [pool.submit(call) for call in calls]
         try:
             for done, job in enumerate(as_completed(jobs), 1):

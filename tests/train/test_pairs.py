@@ -140,6 +140,25 @@ def test_a_long_video_of_a_student_has_paths_of_every_so_many_chunks(teacher: Te
         make_pairs(PROMPTS[:1], tmp_path / "long", followed, replace(plan, every=1), (64, 64))
 
 
+def test_folders_with_paths_of_other_chunks_train_together_and_a_batch_has_one_kind(
+    teacher: Teacher, tmp_path: Path
+) -> None:
+    student = replace(teacher, student=Followed("few", teacher.denoiser, ONE_STEP))
+    prompts = ["a red fish", "a blue boat at night", "a white bird", "a green fish by day"]
+    short, long = tmp_path / "short", tmp_path / "long"
+    make_pairs(prompts, short, teacher, PLAN, (64, 64))
+    make_pairs(prompts[:2], long, student, replace(PLAN, num_chunks=3, every=2), (64, 64))
+    source = PairSource([short, long], Drawing(2, 19))
+    assert source.batches_per_epoch == 3
+    for epoch in range(3):
+        batches = [source.batch(3 * epoch + number)[0] for number in range(3)]
+        assert sorted(len(batch.chunks) for batch in batches) == [1, 1, 3]
+        assert all(batch.text.shape[0] == 2 for batch in batches)
+        assert len({float(row.sum()) for batch in batches for row in batch.text if len(batch.chunks) == 1}) == 4
+    with pytest.raises(DataError, match=r"long: 2 prompts, a batch needs 3; make more, or use a smaller batch"):
+        PairSource([short, long], Drawing(3, 19))
+
+
 def test_pairs_of_another_teacher_are_not_mixed_in(folder: Path, teacher: Teacher) -> None:
     with pytest.raises(DataError, match="holds other pairs"):
         make_pairs(PROMPTS, folder, teacher, PLAN, (64, 128))

@@ -8,6 +8,7 @@ import json
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -162,43 +163,67 @@ def trace(prompts: Sequence[str], teacher: Teacher, plan: OdePlan, size: Size, s
     return [pairs.row(row) for row in range(count)]
 
 
+_Kind = tuple[int, int]
+"""Which chunks have paths: how many chunks a video has, and every which of them."""
+
+
 class PairSource:
-    """Batches of ODE pairs by number: every epoch a random order of all files, what fills no batch left out."""
+    """Batches of ODE pairs by number: every epoch a random order of all files, what fills no batch left out.
+
+    Folders may have paths of other chunks than others have (`PairsInfo.num_chunks`, `every`); a batch has one kind.
+    """
 
     def __init__(self, folders: Sequence[Path], drawing: Drawing) -> None:
         """Look at the folders, which may have been made by several processes, each with a part of the prompts.
 
         Raises:
-            DataError: one holds no pairs, they are not of one teacher and size, or all are too few for a batch.
+            DataError: one holds no pairs, they are not of one teacher and size, or those with paths of the same chunks
+                are too few for a batch.
         """
         self.drawing = drawing
         self.infos = tuple(read_pairs_info(folder) for folder in folders)
+        first, *_ = self.infos
+        of_one = partial(replace, seed=0, student=None, num_chunks=1, every=1)
+        self.files: dict[Path, _Kind] = {}
         for folder, info in zip(folders, self.infos, strict=True):
-            if replace(info, seed=self.infos[0].seed, student=self.infos[0].student) != self.infos[0]:
+            if of_one(info) != of_one(first):
                 raise DataError(
-                    f"{folder} holds other pairs than {folders[0]}: {info} and {self.infos[0]}; "
-                    "train on pairs of one teacher and size (their seeds and students may differ)"
+                    f"{folder} holds other pairs than {folders[0]}: {info} and {first}; "
+                    "train on pairs of one teacher and size (their seeds, students and chunks may differ)"
                 )
-        self.files = [file for folder in folders for file in sorted((folder / PAIRS_FOLDER).glob("*.safetensors"))]
-        self.batches_per_epoch = len(self.files) // drawing.batch_size
-        if not self.batches_per_epoch:
-            places = " and ".join(str(folder) for folder in folders)
-            raise DataError(
-                f"{places}: {len(self.files)} prompts, a batch needs {drawing.batch_size}; make more, "
-                "or use a smaller batch"
-            )
+            kind = (info.num_chunks, info.every)
+            self.files |= dict.fromkeys(sorted((folder / PAIRS_FOLDER).glob("*.safetensors")), kind)
+        kinds = [(info.num_chunks, info.every) for info in self.infos]
+        for kind in dict.fromkeys(kinds):
+            count = sum(each == kind for each in self.files.values())
+            if count < drawing.batch_size:
+                places = " and ".join(str(folder) for folder, each in zip(folders, kinds, strict=True) if each == kind)
+                raise DataError(
+                    f"{places}: {count} prompts, a batch needs {drawing.batch_size}; make more, or use a smaller batch"
+                )
+        self.batches_per_epoch = len(self._plan(0))
 
     def batch(self, number: int) -> tuple[OdePairs, ...]:
         """One draw: these have no two sides."""
         epoch, position = divmod(number, self.batches_per_epoch)
-        order = list(self.files)
-        random.Random(f"{self.drawing.seed}/pairs/{epoch}").shuffle(order)
-        first = position * self.drawing.batch_size
-        return (OdePairs.join([_read(file) for file in order[first : first + self.drawing.batch_size]]),)
+        return (OdePairs.join([_read(file) for file in self._plan(epoch)[position]]),)
 
     def fingerprint(self) -> str:
         """Number of prompts, whose they are, size and seeds; the same however folders share the prompts."""
         return f"{len(self.files)} ODE pairs, {', '.join(dict.fromkeys(map(str, self.infos)))}"
+
+    def _plan(self, epoch: int) -> list[list[Path]]:
+        """The files of every batch of an epoch: all in a random order, a batch where it is full with its kind."""
+        order = list(self.files)
+        random.Random(f"{self.drawing.seed}/pairs/{epoch}").shuffle(order)
+        begun: dict[_Kind, list[Path]] = {}
+        plan: list[list[Path]] = []
+        for file in order:
+            batch = begun.setdefault(self.files[file], [])
+            batch.append(file)
+            if len(batch) == self.drawing.batch_size:
+                plan.append(begun.pop(self.files[file]))
+        return plan
 
 
 def read_pairs_info(folder: Path) -> PairsInfo:

@@ -5,16 +5,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from heliograph.workers import worker_pool
+from tests.waiting import wait_for
 
 PARENT = """
-import os, sys, time
-from pathlib import Path
+import sys
 from heliograph.workers import worker_pool
 from tests.test_workers import tell_and_sleep
 
@@ -43,16 +42,6 @@ def is_running(pid: int) -> bool:
         return False
 
 
-def until(condition: Iterator[bool], seconds: float = 60) -> bool:
-    """Whether the condition comes true in time."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if next(condition):
-            return True
-        time.sleep(0.05)
-    return False
-
-
 def test_calls_are_made_in_other_processes() -> None:
     with worker_pool(2) as pool:
         assert os.getpid() not in set(pool.map(process_number, range(4)))
@@ -67,12 +56,12 @@ def test_busy_workers_end_when_their_parent_is_killed(tmp_path: Path, ending: si
     root = str(Path(__file__).parents[1])
     parent = subprocess.Popen([sys.executable, str(script), str(seen)], env={**os.environ, "PYTHONPATH": root})
     try:
-        assert until(len(list(seen.iterdir())) == 2 for _ in iter(int, 1))
+        wait_for(lambda: len(list(seen.iterdir())) == 2)
         workers = [int(file.name) for file in seen.iterdir()]
         assert all(is_running(pid) for pid in workers)
         parent.send_signal(ending)
         assert parent.wait(30) == -ending
-        assert until(not any(is_running(pid) for pid in workers) for _ in iter(int, 1))
+        wait_for(lambda: not any(is_running(pid) for pid in workers))
     finally:
         parent.kill()
     assert len(list(seen.iterdir())) == 2, "no call that waited was begun"

@@ -110,7 +110,7 @@ def train(*, dry_run: bool, devices: int, as_json: bool, **options: Any) -> None
     "--every",
     default=1,
     show_default=True,
-    help="With --student: the teacher walks every so many chunks, so that long videos are followed at little cost.",
+    help="With --student: the teacher walks every so many chunks, the first included; those between cost less.",
 )
 @click.option(
     "--batch-size", default=1, show_default=True, help="With --ode-pairs: prompts at once, for small models on a GPU."

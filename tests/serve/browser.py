@@ -10,7 +10,7 @@ from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 
-from tests.serve.harness import wait_for
+from tests.waiting import wait_for
 
 FLAGS = (
     "--headless=new",

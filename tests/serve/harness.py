@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from heliograph.serve.server import Server
 from heliograph.serve.settings import Limits, Settings
 from heliograph.serve.studio import Studio
 from tests.serve.fakes import FakeMaker
+from tests.waiting import wait_for
 
 HTTP = httpx.Client(timeout=30)
 """One client for all: making one takes longer than most answers."""
@@ -73,12 +73,3 @@ def running(
         if isinstance(maker, FakeMaker) and maker.gate is not None:
             maker.gate.release(1000)
         live.stop()
-
-
-def wait_for(condition: Any, seconds: float = 60.0) -> Any:
-    """What `condition` gives as soon as it is true."""
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "it did not come about"
-        time.sleep(0.02)
-    return value

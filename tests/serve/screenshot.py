@@ -7,7 +7,8 @@ from pathlib import Path
 
 from heliograph.serve.helios import load_maker
 from tests.serve.browser import Page, chromium
-from tests.serve.harness import running, wait_for
+from tests.serve.harness import running
+from tests.waiting import wait_for
 
 PROMPTS = (
     "a big orange balloon floats over a desert by day",

@@ -18,7 +18,8 @@ from heliograph.serve.helios import HeliosMaker
 from heliograph.serve.settings import Limits
 from tests.serve.fake_server import process
 from tests.serve.fakes import FakeMaker
-from tests.serve.harness import HTTP, running, wait_for
+from tests.serve.harness import HTTP, running
+from tests.waiting import wait_for
 
 
 def ready(url: str) -> None:

@@ -15,9 +15,10 @@ from selenium.webdriver import Chrome
 
 from heliograph.serve.helios import HeliosMaker, load_maker
 from tests.serve.browser import Page
-from tests.serve.harness import HTTP, Running, running, wait_for
+from tests.serve.harness import HTTP, Running, running
 from tests.serve.test_live import begin, watching
 from tests.serve.test_videos import frames_of
+from tests.waiting import wait_for
 
 DAY = "a big red fish swims over a coral reef by day"
 NIGHT = "a big white owl flies over snowy mountains at night"

@@ -20,8 +20,9 @@ from heliograph.serve.helios import HeliosMaker
 from heliograph.serve.settings import Limits
 from heliograph.serve.viewers import Media, Skipped, Viewer
 from tests.serve.fakes import FakeMaker
-from tests.serve.harness import HTTP, Running, running, wait_for
+from tests.serve.harness import HTTP, Running, running
 from tests.serve.test_videos import clip, frames_of, png
+from tests.waiting import wait_for
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,9 @@ from selenium.webdriver.common.by import By
 from heliograph.serve.settings import Limits
 from heliograph.shapes import CHUNK_FRAMES, FPS
 from tests.serve.browser import Page
-from tests.serve.harness import HTTP, Running, running, wait_for
+from tests.serve.harness import HTTP, Running, running
 from tests.serve.test_videos import frames_of, png
+from tests.waiting import wait_for
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,8 @@ from heliograph.serve.maker import Reel
 from heliograph.serve.scheduler import LIVE, VIDEO, Production, choose
 from heliograph.serve.settings import Limits
 from tests.serve.fakes import FakeMaker
-from tests.serve.harness import HTTP, running, wait_for
+from tests.serve.harness import HTTP, running
+from tests.waiting import wait_for
 
 
 class Wish:

@@ -24,8 +24,9 @@ from heliograph.serve.guards import allowed_hosts
 from heliograph.serve.server import serve
 from heliograph.serve.settings import Limits, Settings, UploadLimits
 from tests.serve.fakes import FakeMaker
-from tests.serve.harness import HTTP, Running, running, wait_for
+from tests.serve.harness import HTTP, Running, running
 from tests.serve.test_videos import clip, png
+from tests.waiting import wait_for
 
 KEY = "a key that nobody guesses"
 SMALL = UploadLimits(

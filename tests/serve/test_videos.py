@@ -15,7 +15,8 @@ from PIL import Image
 from heliograph.media.mp4 import Mp4Sink
 from heliograph.media.target import check_target
 from tests.serve.fakes import FakeMaker, paint
-from tests.serve.harness import Running, running, wait_for
+from tests.serve.harness import Running, running
+from tests.waiting import wait_for
 
 
 @pytest.fixture(scope="module")

@@ -193,7 +193,7 @@ def followed_trails(
 
     A student that was shown its teacher's chunks alone meets others as soon as it goes on from its own. Here it is told
     what to make of those (Ross et al. 2011, arXiv 1011.0686). Both begin every chunk from the same noise. Chunks that
-    the teacher does not walk (`OdePlan.every`) have no trails, so a long video costs little more than a short one.
+    the teacher does not walk (`OdePlan.every`) have no trails and cost the student's few steps alone.
     """
     for chunk in range(plan.num_chunks):
         is_walked = chunk % plan.every == 0

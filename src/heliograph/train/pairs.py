@@ -6,6 +6,7 @@ pairs/00000.safetensors     the paths for one prompt; the prompt itself is in th
 
 import json
 import random
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -78,6 +79,11 @@ class PairsInfo:
     negative: str
     student: str | None = None
     every: int = 1
+
+    @property
+    def walked(self) -> tuple[int, int]:
+        """Which chunks have paths: how many chunks a video has, and every which of them. A batch has one kind."""
+        return self.num_chunks, self.every
 
 
 def read_prompts(file: Path) -> list[str]:
@@ -163,14 +169,10 @@ def trace(prompts: Sequence[str], teacher: Teacher, plan: OdePlan, size: Size, s
     return [pairs.row(row) for row in range(count)]
 
 
-_Kind = tuple[int, int]
-"""Which chunks have paths: how many chunks a video has, and every which of them."""
-
-
 class PairSource:
     """Batches of ODE pairs by number: every epoch a random order of all files, what fills no batch left out.
 
-    Folders may have paths of other chunks than others have (`PairsInfo.num_chunks`, `every`); a batch has one kind.
+    Folders may have paths of other chunks than others have (`PairsInfo.walked`); a batch has one kind.
     """
 
     def __init__(self, folders: Sequence[Path], drawing: Drawing) -> None:
@@ -184,22 +186,25 @@ class PairSource:
         self.infos = tuple(read_pairs_info(folder) for folder in folders)
         first, *_ = self.infos
         of_one = partial(replace, seed=0, student=None, num_chunks=1, every=1)
-        self.files: dict[Path, _Kind] = {}
         for folder, info in zip(folders, self.infos, strict=True):
             if of_one(info) != of_one(first):
                 raise DataError(
                     f"{folder} holds other pairs than {folders[0]}: {info} and {first}; "
                     "train on pairs of one teacher and size (their seeds, students and chunks may differ)"
                 )
-            kind = (info.num_chunks, info.every)
-            self.files |= dict.fromkeys(sorted((folder / PAIRS_FOLDER).glob("*.safetensors")), kind)
-        kinds = [(info.num_chunks, info.every) for info in self.infos]
-        for kind in dict.fromkeys(kinds):
-            count = sum(each == kind for each in self.files.values())
-            if count < drawing.batch_size:
+        kinds = [info.walked for info in self.infos]
+        self.files = {
+            file: kind
+            for folder, kind in zip(folders, kinds, strict=True)
+            for file in sorted((folder / PAIRS_FOLDER).glob("*.safetensors"))
+        }
+        counts = Counter(self.files.values())
+        for kind in kinds:
+            if counts[kind] < drawing.batch_size:
                 places = " and ".join(str(folder) for folder, each in zip(folders, kinds, strict=True) if each == kind)
                 raise DataError(
-                    f"{places}: {count} prompts, a batch needs {drawing.batch_size}; make more, or use a smaller batch"
+                    f"{places}: {counts[kind]} prompts, a batch needs {drawing.batch_size}; make more, "
+                    "or use a smaller batch"
                 )
         self.batches_per_epoch = len(self._plan(0))
 
@@ -216,7 +221,7 @@ class PairSource:
         """The files of every batch of an epoch: all in a random order, a batch where it is full with its kind."""
         order = list(self.files)
         random.Random(f"{self.drawing.seed}/pairs/{epoch}").shuffle(order)
-        begun: dict[_Kind, list[Path]] = {}
+        begun: dict[tuple[int, int], list[Path]] = {}
         plan: list[list[Path]] = []
         for file in order:
             batch = begun.setdefault(self.files[file], [])
